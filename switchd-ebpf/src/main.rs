@@ -1,0 +1,3 @@
+//! The BPF entry points.
+#![no_std]
+#![no_main]

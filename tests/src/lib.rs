@@ -1,0 +1,1 @@
+//! End-to-end tests in network namespaces, and the lab that they and the demo run in.
