@@ -1,10 +1,17 @@
 //! Actions and instructions, one list as in OVS: `goto_table` is simply the last.
 
+mod check;
+mod openflow10;
+
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use crate::field::{Field, Subfield};
 use crate::port::PortNo;
+
+pub use check::{CheckError, check_consistency};
+pub(crate) use openflow10::is_openflow10;
+pub use openflow10::to_openflow10;
 
 /// One action. The list keeps what the user wrote (`mod_nw_src` is not folded into `set_field`), because
 /// `dump-flows` shows it again.
@@ -91,6 +98,41 @@ pub enum Action {
     Clone(Vec<Action>),
     /// `note:xx.xx`: does nothing.
     Note(Vec<u8>),
+}
+
+impl Action {
+    /// The name, as flow texts write it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Output { port: PortNo::CONTROLLER, .. } => "controller",
+            Self::Output { .. } | Self::OutputReg(_) => "output",
+            Self::Resubmit { .. } => "resubmit",
+            Self::GotoTable(_) => "goto_table",
+            Self::WriteMetadata { .. } => "write_metadata",
+            Self::Load { .. } => "load",
+            Self::SetField { .. } => "set_field",
+            Self::Move { .. } => "move",
+            Self::ModDl(Direction::Src, _) => "mod_dl_src",
+            Self::ModDl(Direction::Dst, _) => "mod_dl_dst",
+            Self::ModNw(Direction::Src, _) => "mod_nw_src",
+            Self::ModNw(Direction::Dst, _) => "mod_nw_dst",
+            Self::ModTp(Direction::Src, _) => "mod_tp_src",
+            Self::ModTp(Direction::Dst, _) => "mod_tp_dst",
+            Self::ModNwTos(_) => "mod_nw_tos",
+            Self::ModNwEcn(_) => "mod_nw_ecn",
+            Self::ModNwTtl(_) => "mod_nw_ttl",
+            Self::DecTtl => "dec_ttl",
+            Self::ModVlanVid(_) => "mod_vlan_vid",
+            Self::ModVlanPcp(_) => "mod_vlan_pcp",
+            Self::StripVlan => "strip_vlan",
+            Self::PushVlan(_) => "push_vlan",
+            Self::Ct(_) => "ct",
+            Self::CtClear => "ct_clear",
+            Self::Clone(_) => "clone",
+            Self::Note(_) => "note",
+        }
+    }
 }
 
 /// Source or destination.

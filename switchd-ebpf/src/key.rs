@@ -1,4 +1,4 @@
-//! The flow key: every field that a flow can match or an action can read or write, as 31 words of 64 bits.
+//! The flow key: every field that a flow can match or an action can read or write, as 32 words of 64 bits.
 //!
 //! A field is a run of bits at a fixed [`Location`]. Values are plain integers in host order: bit 0 of a
 //! field is its least significant bit, whatever the byte order on the wire. Fields that rules most often
@@ -8,8 +8,9 @@
 //! [`IPV4_DST`], its opcode in [`IP_PROTO`], ICMP type and code in [`TP_SRC`] and [`TP_DST`], the ND link
 //! layer addresses in [`ARP_SHA`] and [`ARP_THA`].
 
-/// Number of words in a [`Key`].
-pub const WORDS: usize = 31;
+/// Number of words in a [`Key`]. A power of two, so that a masked index needs no bounds check; the last word
+/// is free.
+pub const WORDS: usize = 32;
 
 /// A flow key, or a mask over one.
 #[repr(C)]
@@ -43,6 +44,17 @@ impl Key {
         }
         let mask = at.low_mask() << at.shift;
         self.words[word] = (self.words[word] & !mask) | (((value as u64) << at.shift) & mask);
+    }
+}
+
+impl Key {
+    /// The words that stand for the packet's headers.
+    #[inline(always)]
+    #[must_use]
+    pub fn headers(&self) -> &[u64; HEADER_WORDS] {
+        const { assert!(HEADER_WORDS <= WORDS) };
+        // SAFETY: the array begins with that many words.
+        unsafe { &*self.words.as_ptr().cast() }
     }
 }
 
@@ -165,7 +177,7 @@ pub const METADATA: Location = Location::new(22, 0, 64);
 #[must_use]
 pub const fn reg(n: u8) -> Location {
     assert!(n < 16);
-    Location::new(23 + n / 2, if n % 2 == 0 { 32 } else { 0 }, 32)
+    Location::new(23 + n / 2, if n.is_multiple_of(2) { 32 } else { 0 }, 32)
 }
 
 /// 64-bit register `n`, 0 to 7.

@@ -4,5 +4,22 @@
 //! The same code is compiled into the XDP program, into the tcx program, and for the host, where tests and
 //! `ofproto/trace` run it over tables in ordinary memory.
 #![no_std]
+#![cfg_attr(
+    target_arch = "bpf",
+    feature(core_intrinsics),
+    allow(internal_features, reason = "the target's atomics are reachable only as intrinsics")
+)]
 
+pub mod atomic;
+pub mod checksum;
+pub mod classify;
+pub mod conntrack;
+pub mod drop_reason;
 pub mod key;
+pub mod layout;
+mod normal;
+pub mod packet;
+pub mod parse;
+pub mod pipeline;
+pub mod rewrite;
+pub mod tables;

@@ -1,0 +1,78 @@
+//! Atomic words in shared memory.
+//!
+//! BPF's `compare_exchange` and `fetch_add` exist as instructions (cpu v3), but `core::sync::atomic` does not
+//! offer them on that target; there the compiler's intrinsics stand in. Both are sequentially consistent.
+
+#[cfg(not(target_arch = "bpf"))]
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Replaces `old` by `new`, and returns what was there: `old`, if it worked.
+///
+/// # Safety
+/// `word` must be valid, aligned, and accessed by everyone else atomically.
+#[inline(always)]
+pub unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's promise.
+    return unsafe {
+        core::intrinsics::atomic_cxchg::<
+            u64,
+            { core::intrinsics::AtomicOrdering::SeqCst },
+            { core::intrinsics::AtomicOrdering::SeqCst },
+        >(word, old, new)
+        .0
+    };
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    match unsafe { AtomicU64::from_ptr(word) }.compare_exchange(
+        old,
+        new,
+        Ordering::SeqCst,
+        Ordering::SeqCst,
+    ) {
+        Ok(found) | Err(found) => found,
+    }
+}
+
+/// Adds, and returns what was there before.
+///
+/// # Safety
+/// As for [`compare_exchange`].
+#[inline(always)]
+pub unsafe fn fetch_add(word: *mut u64, value: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's promise.
+    return unsafe {
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::SeqCst }>(word, value)
+    };
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    unsafe { AtomicU64::from_ptr(word) }.fetch_add(value, Ordering::SeqCst)
+}
+
+/// Reads a word that others change.
+///
+/// # Safety
+/// As for [`compare_exchange`].
+#[inline(always)]
+#[must_use]
+pub unsafe fn load(word: *const u64) -> u64 {
+    // SAFETY: the caller's promise; an aligned word is read whole on every target.
+    unsafe { core::ptr::read_volatile(word) }
+}
+
+/// Exchanges a word, as a barrier: what was written before is seen by whoever sees `value`.
+///
+/// # Safety
+/// As for [`compare_exchange`].
+#[inline(always)]
+pub unsafe fn publish(word: *mut u64, value: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's promise.
+    unsafe {
+        core::intrinsics::atomic_xchg::<u64, { core::intrinsics::AtomicOrdering::SeqCst }>(word, value)
+    };
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    unsafe { AtomicU64::from_ptr(word) }.store(value, Ordering::SeqCst);
+}

@@ -1,0 +1,102 @@
+//! Direct access to a packet's linear bytes: the one door through which they are read.
+
+use aya_ebpf::helpers::generated::bpf_csum_diff;
+use switchd_ebpf::packet::MAX_OFFSET;
+
+/// The address of `len` bytes at `offset`, if they lie between `data` and `data_end`.
+#[inline(always)]
+pub fn at(data: usize, data_end: usize, offset: u32, len: usize) -> Option<usize> {
+    if offset > MAX_OFFSET {
+        return None;
+    }
+    let mut bounded = offset as usize;
+    // LLVM knows that the mask changes nothing, and would leave it out; the verifier, which may have lost the
+    // comparison by now, needs it.
+    // SAFETY: the assembly touches nothing but its operand.
+    unsafe {
+        core::arch::asm!("{0} &= {1}", inout(reg) bounded, const MAX_OFFSET, options(pure, nomem, nostack));
+    }
+    let start = data + bounded;
+    let mut end = start + len;
+    // For one byte LLVM would compare `start >= data_end`, from which the verifier learns nothing.
+    // SAFETY: a move to itself; it only hides where `end` comes from. (An empty one breaks BTF line info.)
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) end, options(pure, nomem, nostack)) };
+    if end > data_end { None } else { Some(start) }
+}
+
+/// Reads `N` bytes.
+#[inline(always)]
+pub fn load<const N: usize>(data: usize, data_end: usize, offset: u32) -> Option<[u8; N]> {
+    let start = at(data, data_end, offset, N)?;
+    // SAFETY: `at` has checked that the bytes lie within the packet; an array of bytes needs no alignment.
+    Some(unsafe { *(start as *const [u8; N]) })
+}
+
+/// Sums `N` bytes, a multiple of 4, in memory order onto `seed`, with [`NOT_LINEAR`] set if they cannot be had.
+#[inline(always)]
+pub fn chunk<const N: u32>(data: usize, data_end: usize, offset: u32, seed: u64) -> u64 {
+    let Some(start) = at(data, data_end, offset, N as usize) else { return NOT_LINEAR };
+    // SAFETY: `at` has checked that the bytes lie within the packet; the helper only reads them.
+    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, start as *mut u32, N, seed as u32) };
+    seed & NOT_LINEAR | sum as u64 & 0xffff_ffff
+}
+
+/// See [`chunk`].
+pub const NOT_LINEAR: u64 = 1 << 32;
+
+/// Defines `sum(ctx, offset, len)` for a hook: see [`switchd_ebpf::packet::Packet::sum`]; none if the bytes are
+/// not all linear.
+///
+/// The helper wants sizes that the verifier knows, so the run is cut into powers of two. Each size is a global
+/// function: the verifier knows nothing of it where it is called, and need not follow every combination.
+macro_rules! define_sum {
+    ($ctx:ty, $largest:ident, $($chunk:ident = $size:literal),+) => {
+        $(
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            pub extern "C" fn $chunk(ctx: *mut $ctx, offset: u32, seed: u64) -> u64 {
+                // SAFETY: the context is the program's own.
+                let (data, data_end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
+                $crate::bpf::bytes::chunk::<$size>(data, data_end, offset, seed)
+            }
+        )+
+
+        #[inline(always)]
+        fn sum<P: switchd_ebpf::packet::Packet>(
+            packet: &P,
+            ctx: *mut $ctx,
+            offset: u32,
+            len: u32,
+        ) -> Option<u16> {
+            use switchd_ebpf::checksum::fold;
+            let mut at = offset;
+            let mut total = 0;
+            let mut left = len / 512;
+            while left > 0 && left <= MAX_OFFSET / 512 {
+                total = $largest(ctx, at, total);
+                at += 512;
+                left -= 1;
+            }
+            $(
+                if len & ($size & 511) != 0 {
+                    total = $chunk(ctx, at, total);
+                    at += $size;
+                }
+            )+
+            if left > 0 || total & $crate::bpf::bytes::NOT_LINEAR != 0 {
+                return None;
+            }
+            let mut sum = u64::from(fold(total).to_be());
+            if len & 2 != 0 {
+                sum += u64::from(u16::from_be_bytes(packet.load::<2>(at)?));
+                at += 2;
+            }
+            if len & 1 != 0 {
+                let [last] = packet.load::<1>(at)?;
+                sum += u64::from(last) << 8;
+            }
+            Some(fold(sum))
+        }
+    };
+}
+pub(super) use define_sum;

@@ -1,0 +1,305 @@
+//! The maps, and the pipeline's view of them.
+//!
+//! Those with `MMAPABLE` are memory shared with the daemon. Sizes given as 1 are set when the maps are made.
+
+use core::ffi::c_void;
+use core::mem::transmute;
+use core::ptr::NonNull;
+
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_loop};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, Queue};
+use conntrack_core::Timeouts;
+use switchd_ebpf::atomic;
+use switchd_ebpf::conntrack::Connections;
+use switchd_ebpf::drop_reason::DropReason;
+use switchd_ebpf::layout::{
+    Config, DEFERRED as DEFERRED_SLOTS, Deferred, Entry, MAX_BRIDGES, MAX_PORTS, MacKey, MacSeen, Node, Op,
+    Port, PortCounter, PortList, Probe, REAP_BATCH, Reap, Record, RuleCounter, TABLES, TableCounter, Tuple4,
+    Tuple6, TupleRef,
+};
+use switchd_ebpf::pipeline::{Body, Machine};
+use switchd_ebpf::tables::Tables;
+
+const MMAPABLE: u32 = BPF_F_MMAPABLE;
+const NO_PREALLOC: u32 = BPF_F_NO_PREALLOC;
+
+#[map]
+pub static CONFIG: Array<Config> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+pub static TIMEOUTS: Array<Timeouts> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+pub static MACHINES: PerCpuArray<Machine> = PerCpuArray::with_max_entries(2, 0);
+
+#[map]
+pub static HEADS: Array<u32> = Array::with_max_entries(MAX_BRIDGES * TABLES, MMAPABLE);
+#[map]
+pub static NODES: Array<Node> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+pub static ENTRIES1: HashMap<[u64; 2], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
+#[map]
+pub static ENTRIES3: HashMap<[u64; 4], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
+#[map]
+pub static ENTRIES7: HashMap<[u64; 8], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
+#[map]
+pub static ENTRIES15: HashMap<[u64; 16], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
+#[map]
+pub static ENTRIES32: HashMap<[u64; 33], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
+#[map]
+pub static OPS: Array<Op> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+pub static RULE_COUNTERS: Array<RuleCounter> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+pub static TABLE_COUNTERS: PerCpuArray<TableCounter> = PerCpuArray::with_max_entries(MAX_BRIDGES * TABLES, 0);
+
+#[map]
+pub static PORTS_BY_DEVICE: HashMap<u32, Port> = HashMap::with_max_entries(MAX_PORTS, NO_PREALLOC);
+#[map]
+pub static PORTS_BY_NUMBER: HashMap<u32, Port> = HashMap::with_max_entries(MAX_PORTS, NO_PREALLOC);
+#[map]
+pub static PORT_LISTS: HashMap<u32, PortList> = HashMap::with_max_entries(MAX_BRIDGES, NO_PREALLOC);
+#[map]
+pub static PORT_COUNTERS: PerCpuArray<PortCounter> = PerCpuArray::with_max_entries(MAX_PORTS, 0);
+#[map]
+pub static DEVICES: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
+#[map]
+pub static MACS: LruHashMap<MacKey, MacSeen> = LruHashMap::with_max_entries(16384, 0);
+#[map]
+pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::ALL.len() as u32, 0);
+#[map]
+pub static DEFERRED: Array<Deferred> = Array::with_max_entries(DEFERRED_SLOTS, 0);
+
+#[map]
+pub static TUPLES4: HashMap<Tuple4, TupleRef> = HashMap::with_max_entries(1, NO_PREALLOC);
+#[map]
+pub static TUPLES6: HashMap<Tuple6, TupleRef> = HashMap::with_max_entries(1, NO_PREALLOC);
+#[map]
+pub static RECORDS: Array<Record> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+pub static FREE_RECORDS: Queue<u32> = Queue::with_max_entries(1, 0);
+#[map]
+pub static REAP: Array<Reap> = Array::with_max_entries(REAP_BATCH, MMAPABLE);
+
+/// The maps, as the pipeline sees them.
+pub struct Maps {
+    config: &'static Config,
+    timeouts: &'static Timeouts,
+    cpu: u32,
+}
+
+impl Maps {
+    /// None never happens: the verifier wants it said.
+    #[inline(always)]
+    pub fn open() -> Option<Self> {
+        // SAFETY: the helper has no preconditions.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        Some(Self { config: CONFIG.get(0)?, timeouts: TIMEOUTS.get(0)?, cpu })
+    }
+
+    /// The version of the flow tables that a packet sees from now on.
+    #[inline(always)]
+    pub fn version(&self) -> u64 {
+        // SAFETY: the daemon writes the word atomically.
+        unsafe { atomic::load(&raw const self.config.version) }
+    }
+
+    /// A port of a bridge.
+    #[inline(always)]
+    pub fn port(&self, bridge: u32, number: u16) -> Option<&Port> {
+        // SAFETY: values are replaced as a whole, and freed only after the program has run.
+        unsafe { PORTS_BY_NUMBER.get(bridge << 16 | u32::from(number)) }
+    }
+
+    /// The number of the next frame that XDP leaves to tcx.
+    #[inline(always)]
+    pub fn next_deferred(&self) -> u64 {
+        // SAFETY: the word is valid, and everyone accesses it atomically.
+        unsafe { atomic::fetch_add((&raw const self.config.deferred).cast_mut(), 1) }
+    }
+
+    #[inline(always)]
+    pub fn received(&self, port: &Port, bytes: u32) {
+        if let Some(counter) = PORT_COUNTERS.get_ptr_mut(port.slot) {
+            // SAFETY: the element is this CPU's alone.
+            unsafe {
+                (*counter).rx_packets += 1;
+                (*counter).rx_bytes += u64::from(bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub fn sent(&self, port: &Port, bytes: u32, accepted: bool) {
+        if let Some(counter) = PORT_COUNTERS.get_ptr_mut(port.slot) {
+            // SAFETY: the element is this CPU's alone.
+            unsafe {
+                if accepted {
+                    (*counter).tx_packets += 1;
+                    (*counter).tx_bytes += u64::from(bytes);
+                } else {
+                    (*counter).tx_dropped += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn head(&self, bridge: u32, table: u32) -> u32 {
+        HEADS.get(bridge * TABLES + table).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn node(&self, node: u32) -> Option<&Node> {
+        if node == 0 { None } else { NODES.get(node) }
+    }
+
+    #[inline(always)]
+    fn entry(&self, width: u32, probe: &Probe) -> Option<&Entry> {
+        // SAFETY (all): a probe is longer than any of these keys; entries are replaced as a whole, and freed
+        // only after the program has run.
+        match width {
+            0 => unsafe { ENTRIES1.get(&*probe.as_ptr().cast::<[u64; 2]>()) },
+            1 => unsafe { ENTRIES3.get(&*probe.as_ptr().cast::<[u64; 4]>()) },
+            2 => unsafe { ENTRIES7.get(&*probe.as_ptr().cast::<[u64; 8]>()) },
+            3 => unsafe { ENTRIES15.get(&*probe.as_ptr().cast::<[u64; 16]>()) },
+            _ => unsafe { ENTRIES32.get(probe) },
+        }
+    }
+
+    #[inline(always)]
+    fn op(&self, pc: u32) -> Option<&Op> {
+        OPS.get(pc)
+    }
+
+    #[inline(always)]
+    fn hit(&self, rule: u32, bytes: u32, now: u64) {
+        let index = self.cpu.wrapping_mul(self.config.max_rules).wrapping_add(rule);
+        if let Some(counter) = RULE_COUNTERS.get_ptr_mut(index) {
+            // SAFETY: the element is this CPU's alone to write.
+            unsafe {
+                (*counter).packets += 1;
+                (*counter).bytes += u64::from(bytes);
+                (*counter).used = now;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn looked_up(&self, bridge: u32, table: u32, hit: bool) {
+        if let Some(counter) = TABLE_COUNTERS.get_ptr_mut(bridge * TABLES + table) {
+            // SAFETY: the element is this CPU's alone.
+            unsafe {
+                (*counter).lookups += 1;
+                (*counter).matched += u64::from(hit);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn dropped_by_number(&self, reason: u32) {
+        if let Some(counter) = DROPS.get_ptr_mut(reason) {
+            // SAFETY: the element is this CPU's alone.
+            unsafe { *counter += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn mac(&self, key: &MacKey) -> MacSeen {
+        match MACS.get_ptr(key) {
+            // SAFETY: the word is written whole.
+            Some(seen) => unsafe { atomic::load(seen) },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn learn_mac(&self, key: &MacKey, seen: MacSeen) {
+        // A full table forgets the address seen longest ago; the frame is forwarded all the same.
+        let _ = MACS.insert(key, seen, 0);
+    }
+
+    #[inline(always)]
+    fn repeat(&self, times: u32, body: Body, context: *mut c_void) {
+        // SAFETY: the callback has the signature that the helper calls, and `context` outlives the call. The
+        // function goes by transmute, never through an integer, because its relocation needs the symbol.
+        unsafe { bpf_loop(times, transmute::<Body, *mut c_void>(body), context, 0) };
+    }
+}
+
+/// The IPv4 form of a tuple.
+#[inline(always)]
+fn short(tuple: &Tuple6) -> Tuple4 {
+    Tuple4 { src: tuple.src[1] as u32, dst: tuple.dst[1] as u32, ports: tuple.ports }
+}
+
+impl Connections for Maps {
+    #[inline(always)]
+    fn find(&self, tuple: &Tuple6) -> Option<NonNull<TupleRef>> {
+        let found = if tuple.ports.family == 4 {
+            TUPLES4.get_ptr_mut(short(tuple))
+        } else {
+            TUPLES6.get_ptr_mut(tuple)
+        };
+        found.and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn insert(&self, tuple: &Tuple6, to: TupleRef) -> bool {
+        const NOEXIST: u64 = 1;
+        if tuple.ports.family == 4 {
+            TUPLES4.insert(short(tuple), to, NOEXIST).is_ok()
+        } else {
+            TUPLES6.insert(tuple, to, NOEXIST).is_ok()
+        }
+    }
+
+    #[inline(always)]
+    fn remove(&self, tuple: &Tuple6) {
+        // Whoever removed it already did the same.
+        let _ = if tuple.ports.family == 4 { TUPLES4.remove(short(tuple)) } else { TUPLES6.remove(tuple) };
+    }
+
+    #[inline(always)]
+    fn record(&self, number: u32) -> Option<NonNull<Record>> {
+        RECORDS.get_ptr_mut(number).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn allocate(&self) -> Option<u32> {
+        if let Ok(Some(number)) = FREE_RECORDS.pop() {
+            return Some(number);
+        }
+        let used = (&raw const self.config.records_used).cast_mut();
+        let max = u64::from(self.config.max_connections);
+        // SAFETY: the word is valid, and everyone accesses it atomically. It is read first so that it stops
+        // growing at the limit.
+        unsafe {
+            if atomic::load(used) >= max {
+                return None;
+            }
+            let number = atomic::fetch_add(used, 1);
+            if number < max { Some(number as u32) } else { None }
+        }
+    }
+
+    #[inline(always)]
+    fn release(&self, number: u32) {
+        // There is room for every record's number.
+        let _ = FREE_RECORDS.push(number, 0);
+    }
+
+    #[inline(always)]
+    fn advance_clock_hand(&self) -> u32 {
+        // SAFETY: the word is valid, and everyone accesses it atomically.
+        let hand = unsafe { atomic::fetch_add((&raw const self.config.clock_hand).cast_mut(), 1) };
+        hand.checked_rem(u64::from(self.config.max_connections)).unwrap_or(0) as u32
+    }
+
+    #[inline(always)]
+    fn timeouts(&self) -> &Timeouts {
+        self.timeouts
+    }
+}

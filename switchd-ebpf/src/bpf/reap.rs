@@ -1,0 +1,36 @@
+//! The reaper: removes the connections that the daemon lists, unless they have been touched meanwhile.
+//!
+//! Run by the daemon with BPF_PROG_TEST_RUN. Removal is done here and nowhere else but in the datapath
+//! itself, because only BPF can compare and swap what is in a hash map.
+
+use core::ffi::c_void;
+
+use switchd_ebpf::conntrack::{self, Connections as _};
+use switchd_ebpf::layout::REAP_BATCH;
+use switchd_ebpf::tables::Tables as _;
+
+use super::maps::{Maps, REAP};
+
+/// Goes through the list, up to the first entry without a life.
+#[inline(always)]
+pub fn run() {
+    let Some(maps) = Maps::open() else { return };
+    maps.repeat(REAP_BATCH, reap_one, (&raw const maps).cast_mut().cast());
+}
+
+extern "C" fn reap_one(index: u64, maps: *mut c_void) -> i64 {
+    // SAFETY: `run` passes its own, which lives for as long as the loop runs.
+    let maps = unsafe { &*maps.cast::<Maps>() };
+    let Some(wanted) = REAP.get_ptr_mut(index as u32) else { return 1 };
+    // SAFETY: the daemon does not touch the list while the program runs.
+    let wanted = unsafe { &mut *wanted };
+    if wanted.life == 0 {
+        return 1;
+    }
+    if let Some(record) = maps.record(wanted.record)
+        && conntrack::remove(maps, record, wanted.record, wanted.life)
+    {
+        wanted.done = 1;
+    }
+    0
+}

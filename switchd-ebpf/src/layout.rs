@@ -1,0 +1,435 @@
+//! The layout of what the kernel side and the daemon share through BPF maps.
+//!
+//! Everything here is `#[repr(C)]`, without implicit padding, and valid for any bit pattern: the daemon
+//! writes it through shared memory or by map calls, the kernel side reads it as it is.
+
+use core::mem::size_of;
+
+use conntrack_core::Connection;
+
+use crate::key::WORDS;
+
+/// Bridges that one datapath can hold.
+pub const MAX_BRIDGES: u32 = 64;
+/// Ports of all bridges together.
+pub const MAX_PORTS: u32 = 1024;
+/// OpenFlow tables of a bridge, 0 to 253; the index of a bridge's table is `bridge * TABLES + table`.
+pub const TABLES: u32 = 256;
+/// Ports that one bridge can flood to.
+pub const MAX_BRIDGE_PORTS: usize = 254;
+
+/// Values that the daemon sets and the datapath reads on every packet. One element, in shared memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Config {
+    /// The version of the flow tables that packets see. Written last in a change: until then packets see none
+    /// of it, afterwards all of it.
+    pub version: u64,
+    /// Rules that there is room for: the stride of the per-CPU counters.
+    pub max_rules: u32,
+    /// Connections that there is room for.
+    pub max_connections: u32,
+    /// Record numbers given out so far; those given back wait in the free queue. Written by the datapath
+    /// alone, by atomic addition.
+    pub records_used: u64,
+    /// Where the next search for a connection to evict begins. Written by atomic addition.
+    pub clock_hand: u64,
+    /// Frames that XDP left to tcx so far. Written by atomic addition.
+    pub deferred: u64,
+}
+
+/// How many key words a subtable's mask uses, rounded up to what there is a hash map for.
+pub const WIDTHS: [usize; 5] = [1, 3, 7, 15, 32];
+
+/// A subtable in a table's list. The list is sorted by falling `rank`, so that a search ends as soon as what
+/// was found ranks as high as anything that may follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Node {
+    /// The subtable's number: the first word of its entries' keys.
+    pub subtable: u32,
+    /// The next node; 0 ends the list.
+    pub next: u32,
+    /// No rule of the subtable ranks higher (see [`RuleRef::rank`]).
+    pub rank: u32,
+    /// Index into [`WIDTHS`].
+    pub width: u32,
+    /// The key words that the mask uses; those past the last are 31 with an empty mask.
+    pub index: [u8; WORDS],
+    /// Their masks.
+    pub mask: [u64; WORDS],
+}
+
+impl Node {
+    /// A node that matches nothing.
+    pub const EMPTY: Self =
+        Self { subtable: 0, next: 0, rank: 0, width: 0, index: [31; WORDS], mask: [0; WORDS] };
+}
+
+/// The key of a subtable's entry: the subtable's number and the masked words, of which a map takes as many
+/// as its width says.
+pub type Probe = [u64; WORDS + 1];
+
+/// What a classifier entry says about a masked key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleRef {
+    /// The rule's priority plus one; 0: no rule.
+    pub rank: u32,
+    /// Its counters.
+    pub rule: u32,
+    /// Its first action.
+    pub ops: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// The highest-priority rule of a masked key, before and after the change of `since`. Replaced as a whole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// What packets see that run under version `since` or a later one.
+    pub now: RuleRef,
+    /// What earlier ones see.
+    pub before: RuleRef,
+    /// See [`Config::version`].
+    pub since: u64,
+}
+
+/// A rule's counters on one CPU. Written by that CPU alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleCounter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// When the last one came: nanoseconds of the coarse monotonic clock.
+    pub used: u64,
+    /// Keeps four counters from sharing a cache line with a fifth.
+    pub pad: u64,
+}
+
+/// A table's counters on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableCounter {
+    /// Look-ups.
+    pub lookups: u64,
+    /// Those that found a rule.
+    pub matched: u64,
+}
+
+/// A port, as the kernel finds it by device or by OpenFlow number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// The device.
+    pub ifindex: u32,
+    /// The port's slot in the device map and among the counters.
+    pub slot: u32,
+    /// Its OpenFlow number.
+    pub number: u16,
+    /// Its bridge.
+    pub bridge: u16,
+    /// See [`port_flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Port::flags`].
+pub mod port_flags {
+    /// The port takes XDP frames; others get theirs through the tcx program.
+    pub const XDP: u32 = 1;
+}
+
+/// A port's counters on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct PortCounter {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub rx_dropped: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_dropped: u64,
+}
+
+/// The OpenFlow numbers of a bridge's ports, for flooding. Replaced as a whole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PortList {
+    /// How many.
+    pub len: u32,
+    /// The numbers.
+    pub ports: [u16; MAX_BRIDGE_PORTS],
+}
+
+/// What a MAC address is known by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MacKey {
+    /// The address, in the low 48 bits.
+    pub mac: u64,
+    /// The VLAN.
+    pub vlan: u32,
+    /// The bridge.
+    pub bridge: u32,
+}
+
+/// Where a MAC address was last seen: the port in the low 16 bits, the coarse monotonic clock's seconds above.
+/// One word, so that it is read and written whole.
+pub type MacSeen = u64;
+
+/// Seconds after which a learned address is forgotten, as OVS's default.
+pub const MAC_AGEING: u64 = 300;
+
+/// One action, compiled. `code` is one of [`op`]; the other fields are what that code says.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Op {
+    /// What to do.
+    pub code: u8,
+    /// A word of the key, mostly.
+    pub a: u8,
+    /// Another word, a table, or a shift.
+    pub b: u16,
+    /// A port, flags, or a zone.
+    pub c: u32,
+    /// A value.
+    pub value: u64,
+    /// The bits that count.
+    pub mask: u64,
+}
+
+/// The codes of [`Op`].
+pub mod op {
+    /// The end of a rule's actions. Code 0, so that unwritten memory ends a list.
+    pub const END: u8 = 0;
+    /// `key[a] = key[a] & !mask | value`; `value` lies within `mask`.
+    pub const SET: u8 = 1;
+    /// Bits of `key[a]` to bits of `key[b & 0xff]`: `mask` is as wide as the run and right-aligned, the low
+    /// byte of `c` is the shift to read at, the next the shift to write at.
+    pub const MOVE: u8 = 2;
+    /// To port `c`, an OpenFlow number, reserved ones included.
+    pub const OUTPUT: u8 = 3;
+    /// To the port whose number is in `key[a] >> b & mask`.
+    pub const OUTPUT_REG: u8 = 4;
+    /// Looks up table `b` and comes back; `c`, unless [`NO_PORT`], is the look-up's port of entry.
+    pub const RESUBMIT: u8 = 5;
+    /// Looks up table `b`, and nothing after it.
+    pub const GOTO: u8 = 6;
+    /// Connection tracking: `c` holds [`CT_COMMIT`] and the like, `b` the table of `CT_TABLE`, `value` the
+    /// constant zone; with `CT_ZONE_FIELD` the zone is `key[a] >> value & 0xffff`.
+    pub const CT: u8 = 7;
+    /// Forgets what connection tracking found.
+    pub const CT_CLEAR: u8 = 8;
+    /// As [`SET`], to the connection that the next [`CT`] finds.
+    pub const CT_SET: u8 = 9;
+    /// As [`MOVE`], to the connection that the next [`CT`] finds.
+    pub const CT_MOVE: u8 = 10;
+    /// One hop less; at the last one the packet goes no further.
+    pub const DEC_TTL: u8 = 11;
+    /// Keeps the packet's present state for the matching [`UNCLONE`].
+    pub const CLONE: u8 = 12;
+    /// Back to the state that [`CLONE`] kept.
+    pub const UNCLONE: u8 = 13;
+    /// Adds an empty 802.1Q tag.
+    pub const PUSH_VLAN: u8 = 14;
+
+    /// [`RESUBMIT`] with the packet's own port of entry.
+    pub const NO_PORT: u32 = u32::MAX;
+    /// [`CT`]: commit.
+    pub const CT_COMMIT: u32 = 1;
+    /// [`CT`]: force.
+    pub const CT_FORCE: u32 = 2;
+    /// [`CT`]: a copy goes on in a table.
+    pub const CT_TABLE: u32 = 4;
+    /// [`CT`]: the zone comes from a field.
+    pub const CT_ZONE_FIELD: u32 = 8;
+}
+
+/// A connection's tuple in one direction: IPv4.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tuple4 {
+    /// Source address.
+    pub src: u32,
+    /// Destination address.
+    pub dst: u32,
+    /// See [`Ports`].
+    pub ports: Ports,
+}
+
+/// A connection's tuple in one direction: IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tuple6 {
+    /// Source address, high half first.
+    pub src: [u64; 2],
+    /// Destination address, high half first.
+    pub dst: [u64; 2],
+    /// See [`Ports`].
+    pub ports: Ports,
+}
+
+/// What a tuple has beside its addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ports {
+    /// Source port; the identifier for ICMP.
+    pub src: u16,
+    /// Destination port; type (high byte) and code for ICMP.
+    pub dst: u16,
+    /// The zone.
+    pub zone: u16,
+    /// The IP protocol.
+    pub protocol: u8,
+    /// 4 or 6.
+    pub family: u8,
+}
+
+/// What a tuple is found to be: a record's number, and in `tag` the record's generation (see [`life`])
+/// shifted left by one, with the direction in bit 0. One aligned word in all, so that it is compared and
+/// exchanged whole; all ones is a tuple about to be removed.
+pub type TupleRef = u64;
+
+/// A [`TupleRef`] that is about to be removed: nobody may take it over.
+pub const TUPLE_DYING: TupleRef = u64::MAX;
+
+/// A connection. The tuples point here; what says whether they still do is [`Record::life`].
+///
+/// Races. The two directions of a connection run on two CPUs. All but `life`, `used` and `expires` are
+/// written only while the lock bit of `life` is held, or before the record is alive. `life` itself changes
+/// only by compare-and-swap, but for the unlock, which only the holder of the lock writes. The daemon reads
+/// a record without the lock and takes it for consistent when `life` is the same before and after; it never
+/// writes to one: removal is the reaper program's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    /// See [`life`].
+    pub life: u64,
+    /// When it expires: nanoseconds of the coarse monotonic clock.
+    pub expires: u64,
+    /// When it was made.
+    pub created: u64,
+    /// Packets, original and reply direction.
+    pub packets: [u64; 2],
+    /// Bytes likewise.
+    pub bytes: [u64; 2],
+    /// The label, high half first.
+    pub label: [u64; 2],
+    /// The mark.
+    pub mark: u32,
+    /// Zero.
+    pub pad: u32,
+    /// The tuples, original and reply. IPv4 addresses are in the low 32 bits of the second word.
+    pub tuples: [Tuple6; 2],
+    /// The protocol's state.
+    pub connection: Connection,
+}
+
+/// The word that says whether a record is alive, whose it is, and that serialises its updates.
+///
+/// From the top: 32 bits of generation, which go up when the record dies; 30 bits that go up with each
+/// update; the lock; and whether it is alive. A reader who finds the same word twice has read one state in
+/// between. A removal swaps exactly the word that was judged, and so fails if the connection has been
+/// touched since.
+pub mod life {
+    /// Alive: look-ups may find it.
+    pub const ALIVE: u64 = 1;
+    /// Locked: somebody changes it.
+    pub const LOCKED: u64 = 2;
+    /// One update.
+    pub const UPDATE: u64 = 4;
+    /// One generation.
+    pub const GENERATION: u64 = 1 << 32;
+
+    /// The generation.
+    #[must_use]
+    pub const fn generation(word: u64) -> u32 {
+        (word >> 32) as u32
+    }
+
+    /// The word after an update: unlocked, the update counter one up, carrying nothing into the generation.
+    #[must_use]
+    pub const fn updated(word: u64) -> u64 {
+        let counted = word.wrapping_add(UPDATE) & 0xffff_fffc;
+        word & !0xffff_ffff | counted | word & ALIVE
+    }
+
+    /// The word after the death of the record: the next generation, neither alive nor locked.
+    #[must_use]
+    pub const fn dead(word: u64) -> u64 {
+        (word & !0xffff_ffff).wrapping_add(GENERATION)
+    }
+}
+
+/// Frames that may be on their way from XDP to tcx at once. A power of two.
+pub const DEFERRED: u32 = 1024;
+
+/// What XDP has worked out for a frame and left to tcx to carry out. Found by the frame's number, which
+/// travels in its metadata ([`Note`]); the slot is the number modulo [`DEFERRED`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Deferred {
+    /// The frame's number. Another one: the slot was taken over before tcx came by.
+    pub number: u64,
+    /// What is to be sent.
+    pub effects: crate::pipeline::Effects,
+}
+
+/// The metadata of a deferred frame.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Note {
+    /// [`NOTE_MAGIC`].
+    pub magic: u64,
+    /// The frame's number.
+    pub number: u64,
+}
+
+/// Tells our metadata from that of others.
+pub const NOTE_MAGIC: u64 = 0x7377_6974_6368_6431;
+
+/// What the daemon asks the reaper program to remove: the record, if its life is still this word.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reap {
+    /// The life that was judged.
+    pub life: u64,
+    /// The record.
+    pub record: u32,
+    /// Zero; the reaper sets it to 1 when it has removed the record.
+    pub done: u32,
+}
+
+/// Records that one run of the reaper takes.
+pub const REAP_BATCH: u32 = 4096;
+
+macro_rules! assert_size {
+    ($($type:ty = $size:expr),+ $(,)?) => { $(const _: () = assert!(size_of::<$type>() == $size);)+ };
+}
+assert_size!(
+    Config = 40,
+    Node = 304,
+    Entry = 40,
+    RuleCounter = 32,
+    Port = 16,
+    PortList = 512,
+    MacKey = 16,
+    Op = 24,
+    Tuple4 = 16,
+    Tuple6 = 40,
+    Reap = 16,
+);
+
+#[cfg(feature = "user")]
+macro_rules! plain {
+    ($($type:ty),+ $(,)?) => {
+        // SAFETY: `repr(C)`, copied as bytes without implicit padding, and valid for any bit pattern.
+        $(unsafe impl aya::Pod for $type {})+
+    };
+}
+#[cfg(feature = "user")]
+plain!(Entry, MacKey, Port, PortCounter, PortList, TableCounter);

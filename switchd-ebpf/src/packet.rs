@@ -1,0 +1,51 @@
+//! Access to a packet's bytes: the seam between the pipeline and the hook it runs in.
+
+/// A packet, as one of the hooks holds it.
+///
+/// Offsets count from the first byte of the Ethernet header. An access that leaves the packet, or whose offset
+/// exceeds [`MAX_OFFSET`], fails and changes nothing.
+pub trait Packet {
+    /// Length in bytes, with the VLAN tag if it is among the bytes.
+    fn length(&self) -> u32;
+
+    /// Reads `N` bytes, at most 16.
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// Writes `N` bytes, at most 16.
+    fn store<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool;
+
+    /// Ones' complement sum (RFC 1071) of a run of bytes as big-endian 16-bit words, not complemented. An odd
+    /// last byte counts as the high half of a word. None if the run leaves the packet.
+    fn sum(&self, offset: u32, len: u32) -> Option<u16>;
+
+    /// The 802.1Q tag that the hook carries beside the bytes (tc takes it out of them).
+    fn vlan_beside(&self) -> Option<u16>;
+
+    /// Inserts an 802.1Q tag.
+    fn push_vlan(&mut self, tci: u16) -> bool;
+
+    /// Removes the outer tag.
+    fn pop_vlan(&mut self) -> bool;
+
+    /// Replaces the TCI of the outer tag.
+    fn set_vlan(&mut self, tci: u16) -> bool;
+
+    /// Corrects the Internet checksum at `offset` for bytes that changed under it: `delta` is the sum of the
+    /// new ones less the sum of the old ones (see [`crate::checksum`]).
+    fn correct_checksum(&mut self, offset: u32, delta: u16, changed: Changed) -> bool;
+}
+
+/// The highest offset at which headers are looked for: larger ones would be beyond what the verifier tracks.
+pub const MAX_OFFSET: u32 = 0x3fff;
+
+/// Which bytes a checksum is corrected for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// The IPv4 header, and its own checksum.
+    IpHeader,
+    /// The transport header or what follows it.
+    Transport,
+    /// The addresses, which a transport checksum covers through its pseudo header. That matters where a
+    /// checksum is still to be completed by hardware: such a one holds the pseudo header alone.
+    PseudoHeader,
+}

@@ -1,0 +1,45 @@
+//! What the pipeline looks up and counts: the seam between it and the maps.
+
+use core::ffi::c_void;
+
+use crate::drop_reason::DropReason;
+use crate::layout::{Entry, MacKey, MacSeen, Node, Op, Probe};
+use crate::pipeline::Body;
+
+/// The flow tables, the MAC table, and the counters.
+pub trait Tables {
+    /// The first node of a table's list of subtables; 0: none.
+    fn head(&self, bridge: u32, table: u32) -> u32;
+
+    /// A node.
+    fn node(&self, node: u32) -> Option<&Node>;
+
+    /// The entry of a masked key of `WIDTHS[width]` words, behind the subtable's number.
+    fn entry(&self, width: u32, probe: &Probe) -> Option<&Entry>;
+
+    /// An action.
+    fn op(&self, pc: u32) -> Option<&Op>;
+
+    /// Counts a packet of a rule.
+    fn hit(&self, rule: u32, bytes: u32, now: u64);
+
+    /// Counts a look-up of a table.
+    fn looked_up(&self, bridge: u32, table: u32, hit: bool);
+
+    /// Counts a drop.
+    fn dropped(&self, reason: DropReason) {
+        self.dropped_by_number(reason as u32);
+    }
+
+    /// Counts a drop; a number that is no reason's counts nothing.
+    fn dropped_by_number(&self, reason: u32);
+
+    /// Where a MAC address was last seen; 0: nowhere.
+    fn mac(&self, key: &MacKey) -> MacSeen;
+
+    /// Remembers where a MAC address was seen.
+    fn learn_mac(&self, key: &MacKey, seen: MacSeen);
+
+    /// Calls `body` up to `times` times, until it returns non-zero.
+    fn repeat(&self, times: u32, body: Body, context: *mut c_void);
+}

@@ -1,0 +1,374 @@
+//! The switch's bridges and ports: the configuration that users change through `vsctl`, kept in a state file,
+//! and its realisation on the devices there are.
+
+mod config;
+mod port;
+mod show;
+mod state;
+mod transaction;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use appctl::vsctl::{Command, Failure, InterfaceColumn, Outcome};
+use ofctl::port::PortNo;
+
+pub use config::{BRIDGES_MAX, BridgeConfig, Config, Invalid, PortConfig};
+pub use port::PortInfo;
+pub use state::{StateError, StateFile};
+
+use crate::hooks::{Hooks, PortStats};
+use crate::netdev::{Devices, LinkEvent, Media, Netdevs};
+use crate::rules::BridgeId;
+use port::{Port, System};
+use transaction::{Output, Refusal};
+
+/// Something that others have to know about. Changes are told in the order they happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There is a new bridge.
+    BridgeAdded(BridgeInfo),
+    /// A bridge is gone, after its ports.
+    BridgeRemoved(BridgeInfo),
+    /// A port works from now on.
+    PortAdded(BridgeId, PortInfo),
+    /// A port works no more, or is gone.
+    PortRemoved(BridgeId, PortInfo),
+    /// A port that works has changed.
+    PortChanged(BridgeId, PortInfo),
+}
+
+/// A bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeInfo {
+    /// Its number in the datapath.
+    pub id: BridgeId,
+    /// Its name.
+    pub name: String,
+    /// Its OpenFlow datapath id.
+    pub datapath_id: u64,
+    /// Its local port's Ethernet address.
+    pub mac: [u8; 6],
+}
+
+/// All bridges, over a datapath and the system's devices.
+///
+/// Nothing here locks or spawns. Methods that change something block for as long as the kernel takes to look
+/// devices up, prepare and attach them. What they changed is fetched by [`take_changes`](Self::take_changes).
+pub struct Bridges<H: Hooks, D: Devices = Netdevs> {
+    config: Config,
+    file: StateFile,
+    running: Vec<Bridge>,
+    changes: Vec<Change>,
+    hooks: H,
+    devices: D,
+}
+
+/// A bridge that has been realised.
+struct Bridge {
+    info: BridgeInfo,
+    ports: Vec<Port>,
+}
+
+impl<H: Hooks, D: Devices> Bridges<H, D> {
+    /// Loads the configuration (an empty one is made where there is none) and realises it.
+    ///
+    /// To miss no device, open the [`LinkWatch`](crate::netdev::LinkWatch) before.
+    ///
+    /// # Errors
+    /// The state file cannot be read, written or understood; nothing has been changed then.
+    pub fn open(state_file: impl Into<PathBuf>, hooks: H, devices: D) -> Result<Self, StateError> {
+        let file = StateFile::new(state_file);
+        let config = match file.load()? {
+            Some(config) => config,
+            None => file.create()?,
+        };
+        let mut bridges = Self { config, file, running: Vec::new(), changes: Vec::new(), hooks, devices };
+        bridges.realise();
+        Ok(bridges)
+    }
+
+    /// Carries out a `vsctl` transaction: all of its commands or, with an error, none.
+    ///
+    /// # Errors
+    /// What `vsctl` is to print and to end with.
+    pub fn execute(&mut self, commands: &[Command]) -> Result<Outcome, Failure> {
+        let mut next = self.config.clone();
+        let outputs = transaction::run(&mut next, commands)?;
+        if next != self.config {
+            self.file.save(&next).map_err(Refusal::from)?;
+            self.config = next;
+            self.realise();
+        }
+        Ok(Outcome {
+            outputs: outputs.into_iter().map(|output| self.print(output)).collect(),
+            warnings: commands.iter().filter_map(|command| self.warning(command)).collect(),
+        })
+    }
+
+    /// Follows a device that appeared, changed or is gone.
+    pub fn link_event(&mut self, event: &LinkEvent) {
+        let Self { running, changes, hooks, devices, .. } = self;
+        for Bridge { info, ports } in running {
+            let system = &mut System { hooks, devices, bridge: info.id };
+            for port in ports.iter_mut().filter(|port| port.name == event.name()) {
+                // What comes back under the same index is attached anew, for it may have lost its programs.
+                let lost =
+                    matches!(event, LinkEvent::Gone { ifindex, .. } if port.ifindex() == Some(*ifindex));
+                if lost {
+                    track(port, info.id, changes, |port| port.close(system));
+                }
+                track(port, info.id, changes, |port| port.reconcile(system));
+            }
+        }
+    }
+
+    /// Detaches all ports and undoes what was done to their peers, as dropping does. The configuration stays.
+    pub fn shutdown(&mut self) {
+        let Self { running, changes, hooks, devices, .. } = self;
+        for bridge in running.drain(..) {
+            bridge.close(changes, hooks, devices);
+        }
+    }
+
+    /// What has happened since the last call, in order.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// All bridges, in the order they were added.
+    pub fn bridges(&self) -> impl Iterator<Item = &BridgeInfo> {
+        self.running.iter().map(|bridge| &bridge.info)
+    }
+
+    /// A bridge by name.
+    pub fn bridge_by_name(&self, name: &str) -> Option<&BridgeInfo> {
+        self.bridges().find(|info| info.name == name)
+    }
+
+    /// A bridge's ports that work, by number, and the local port last; none for a bridge that there is not.
+    pub fn ports(&self, bridge: BridgeId) -> Vec<PortInfo> {
+        let Some(bridge) = self.running(bridge) else { return Vec::new() };
+        let mut ports: Vec<PortInfo> = bridge.ports.iter().filter_map(Port::info).collect();
+        ports.push(bridge.info.local_port());
+        ports.sort_by_key(|port| port.ofport);
+        ports
+    }
+
+    /// A port's number; that of a port that does not work at present too, for flows may name it already.
+    pub fn port_by_name(&self, bridge: BridgeId, name: &str) -> Option<PortNo> {
+        let bridge = self.running(bridge)?;
+        let port = bridge.ports.iter().find(|port| port.name == name).map(|port| port.ofport);
+        port.or_else(|| (bridge.info.name == name).then_some(PortNo::LOCAL))
+    }
+
+    /// The names of all ports of a bridge, the local one's included, with their numbers.
+    pub fn port_names(&self, bridge: BridgeId) -> Vec<(PortNo, String)> {
+        let Some(bridge) = self.running(bridge) else { return Vec::new() };
+        let ports = bridge.ports.iter().map(|port| (port.ofport, port.name.clone()));
+        ports.chain([(PortNo::LOCAL, bridge.info.name.clone())]).collect()
+    }
+
+    /// A port's counters.
+    pub fn port_stats(&self, bridge: BridgeId, port: PortNo) -> PortStats {
+        self.hooks.port_stats(bridge, port)
+    }
+
+    /// The datapath.
+    pub fn hooks(&self) -> &H {
+        &self.hooks
+    }
+
+    /// The datapath.
+    pub fn hooks_mut(&mut self) -> &mut H {
+        &mut self.hooks
+    }
+
+    fn running(&self, id: BridgeId) -> Option<&Bridge> {
+        self.running.iter().find(|bridge| bridge.info.id == id)
+    }
+
+    /// Makes what runs equal to the configuration: first takes away, then adds.
+    fn realise(&mut self) {
+        let Self { config, running, changes, hooks, devices, .. } = self;
+
+        for mut bridge in std::mem::take(running) {
+            match config.bridges.iter().find(|wanted| bridge.info == BridgeInfo::from(*wanted)) {
+                Some(wanted) => {
+                    bridge.retain_ports(wanted, changes, hooks, devices);
+                    running.push(bridge);
+                }
+                None => bridge.close(changes, hooks, devices),
+            }
+        }
+
+        for wanted in &config.bridges {
+            let place = running.iter().position(|bridge| bridge.info.id == wanted.id());
+            let place = place.unwrap_or_else(|| {
+                changes.push(Change::BridgeAdded(wanted.into()));
+                running.push(Bridge { info: wanted.into(), ports: Vec::new() });
+                running.len() - 1
+            });
+            running[place].add_ports(wanted, changes, hooks, devices);
+        }
+    }
+
+    fn print(&self, output: Output) -> String {
+        match output {
+            Output::Text(text) => text,
+            Output::Show => self.show(),
+            Output::Interface(name, columns) => {
+                columns.iter().map(|column| self.interface_column(&name, *column) + "\n").collect()
+            }
+        }
+    }
+
+    fn show(&self) -> String {
+        let mut bridges: Vec<_> = self.config.bridges.iter().map(|bridge| self.shown(bridge)).collect();
+        bridges.sort_by_key(|bridge| bridge.name);
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = show::show(&mut text, &self.config.uuid, &bridges);
+        text
+    }
+
+    fn shown<'a>(&'a self, bridge: &'a BridgeConfig) -> show::Bridge<'a> {
+        let ports = self.running(bridge.id()).map_or(&[][..], |running| &running.ports);
+        let port = |port: &'a Port| show::Port { name: &port.name, error: port.error(), note: port.note() };
+        show::Bridge {
+            name: &bridge.name,
+            datapath_type: bridge.datapath_type,
+            ports: ports.iter().map(port).collect(),
+        }
+    }
+
+    fn port(&self, name: &str) -> Option<&Port> {
+        self.running.iter().flat_map(|bridge| &bridge.ports).find(|port| port.name == name)
+    }
+
+    fn interface_column(&self, name: &str, column: InterfaceColumn) -> String {
+        let port = self.port(name);
+        match column {
+            InterfaceColumn::Ofport => match port {
+                Some(port) if port.error().is_some() => "-1".to_owned(),
+                Some(port) => port.ofport.0.to_string(),
+                None if self.bridge_by_name(name).is_some() => PortNo::LOCAL.0.to_string(),
+                None => "[]".to_owned(),
+            },
+            InterfaceColumn::OfportRequest => {
+                let request = self.config.port(name).and_then(|(_, port)| port.ofport_request);
+                request.map_or_else(|| "[]".to_owned(), |number| number.to_string())
+            }
+        }
+    }
+
+    /// What a user who adds a port is told when it does not work (yet).
+    fn warning(&self, command: &Command) -> Option<String> {
+        let Command::AddPort { port, .. } = command else { return None };
+        let error = self.port(port)?.error()?;
+        Some(format!("Error detected while setting up '{port}': {error}.  See switchd log for details."))
+    }
+}
+
+impl<H: Hooks, D: Devices> Drop for Bridges<H, D> {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl Bridge {
+    /// Closes the ports that are to be different, or not to be at all.
+    fn retain_ports<H: Hooks, D: Devices>(
+        &mut self,
+        wanted: &BridgeConfig,
+        changes: &mut Vec<Change>,
+        hooks: &mut H,
+        devices: &mut D,
+    ) {
+        let system = &mut System { hooks, devices, bridge: self.info.id };
+        self.ports.retain_mut(|port| {
+            let stays = port.datapath_type == wanted.datapath_type
+                && wanted.port(&port.name).is_some_and(|wanted| wanted.ofport == Some(port.ofport.0));
+            if !stays {
+                track(port, self.info.id, changes, |port| port.close(system));
+            }
+            stays
+        });
+    }
+
+    /// Opens the ports that are not there yet.
+    fn add_ports<H: Hooks, D: Devices>(
+        &mut self,
+        wanted: &BridgeConfig,
+        changes: &mut Vec<Change>,
+        hooks: &mut H,
+        devices: &mut D,
+    ) {
+        let system = &mut System { hooks, devices, bridge: self.info.id };
+        for config in &wanted.ports {
+            // A complete transaction leaves no port without a number.
+            let Some(ofport) = config.ofport.map(PortNo) else { continue };
+            if self.ports.iter().any(|port| port.name == config.name) {
+                continue;
+            }
+            let mut port = Port::new(&config.name, ofport, wanted.datapath_type);
+            track(&mut port, self.info.id, changes, |port| port.reconcile(system));
+            self.ports.push(port);
+        }
+        self.ports.sort_by_key(|port| port.ofport);
+    }
+
+    fn close<H: Hooks, D: Devices>(mut self, changes: &mut Vec<Change>, hooks: &mut H, devices: &mut D) {
+        let system = &mut System { hooks, devices, bridge: self.info.id };
+        for port in &mut self.ports {
+            track(port, self.info.id, changes, |port| port.close(system));
+        }
+        changes.push(Change::BridgeRemoved(self.info));
+    }
+}
+
+impl BridgeInfo {
+    /// The local port. It has no device: nothing is sent or received there.
+    fn local_port(&self) -> PortInfo {
+        PortInfo {
+            ofport: PortNo::LOCAL,
+            name: self.name.clone(),
+            mac: self.mac,
+            ifindex: None,
+            mtu: 0,
+            admin_down: true,
+            link_down: true,
+            media: Media::default(),
+            hook: None,
+        }
+    }
+}
+
+impl From<&BridgeConfig> for BridgeInfo {
+    fn from(config: &BridgeConfig) -> Self {
+        Self {
+            id: config.id(),
+            name: config.name.clone(),
+            datapath_id: config.datapath_id(),
+            mac: config.mac,
+        }
+    }
+}
+
+/// Does something to a port, and notes what became of it.
+fn track(port: &mut Port, bridge: BridgeId, changes: &mut Vec<Change>, work: impl FnOnce(&mut Port)) {
+    let before = port.info();
+    work(port);
+    match (before, port.info()) {
+        (None, Some(now)) => changes.push(Change::PortAdded(bridge, now)),
+        (Some(before), None) => changes.push(Change::PortRemoved(bridge, before)),
+        (Some(before), Some(now)) if before.ifindex != now.ifindex => {
+            changes.push(Change::PortRemoved(bridge, before));
+            changes.push(Change::PortAdded(bridge, now));
+        }
+        (Some(before), Some(now)) if before != now => changes.push(Change::PortChanged(bridge, now)),
+        _ => {}
+    }
+}

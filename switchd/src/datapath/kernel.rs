@@ -1,0 +1,171 @@
+//! The flow tables in BPF maps.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
+use switchd_ebpf::layout::{Config, Entry, Node, Op, Probe, RuleCounter, TABLES, TableCounter};
+
+use super::shared::Shared;
+use super::store::Store;
+use crate::rules::{BridgeId, RuleStats, TableStats};
+
+type Entries<const N: usize> = HashMap<MapData, [u64; N], Entry>;
+
+/// The flow tables in BPF maps.
+pub struct KernelStore {
+    pub(super) heads: Shared<u32>,
+    pub(super) nodes: Shared<Node>,
+    pub(super) ops: Shared<Op>,
+    /// A stretch of `max_rules` for each CPU.
+    pub(super) counters: Shared<RuleCounter>,
+    pub(super) config: Arc<Shared<Config>>,
+    pub(super) entries1: Entries<2>,
+    pub(super) entries3: Entries<4>,
+    pub(super) entries7: Entries<8>,
+    pub(super) entries15: Entries<16>,
+    pub(super) entries32: Entries<33>,
+    pub(super) table_counters: PerCpuArray<MapData, TableCounter>,
+    pub(super) max_rules: u32,
+    pub(super) cpus: u32,
+}
+
+impl KernelStore {
+    fn rule_counters(&self, rule: u32) -> impl Iterator<Item = std::ptr::NonNull<RuleCounter>> {
+        (0..self.cpus).filter_map(move |cpu| self.counters.at(cpu * self.max_rules + rule))
+    }
+}
+
+/// The kernel's error behind one of aya's.
+fn kernel_error(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(error) => error.io_error,
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+fn head<const N: usize>(probe: &Probe) -> [u64; N] {
+    std::array::from_fn(|i| probe[i])
+}
+
+impl Store for KernelStore {
+    fn set_head(&mut self, bridge: BridgeId, table: u8, node: u32) {
+        if let Some(head) = self.heads.at(u32::from(bridge.0) * TABLES + u32::from(table)) {
+            // SAFETY: within the mapping; both sides access the word whole.
+            unsafe { AtomicU32::from_ptr(head.as_ptr()) }.store(node, Ordering::Release);
+        }
+    }
+
+    fn set_node(&mut self, index: u32, node: &Node) {
+        if let Some(slot) = self.nodes.at(index) {
+            // SAFETY: within the mapping; no list holds the node, so no packet looks at it.
+            unsafe { slot.as_ptr().write(*node) };
+        }
+    }
+
+    fn link(&mut self, index: u32, next: u32) {
+        if let Some(slot) = self.nodes.at(index) {
+            // SAFETY: within the mapping; both sides access the word whole.
+            unsafe { AtomicU32::from_ptr(&raw mut (*slot.as_ptr()).next) }.store(next, Ordering::Release);
+        }
+    }
+
+    fn set_op(&mut self, index: u32, op: &Op) {
+        if let Some(slot) = self.ops.at(index) {
+            // SAFETY: within the mapping; no entry that a packet sees refers to the action.
+            unsafe { slot.as_ptr().write(*op) };
+        }
+    }
+
+    fn put_entry(&mut self, width: u32, probe: &Probe, entry: &Entry) -> io::Result<()> {
+        match width {
+            0 => self.entries1.insert(head(probe), entry, 0),
+            1 => self.entries3.insert(head(probe), entry, 0),
+            2 => self.entries7.insert(head(probe), entry, 0),
+            3 => self.entries15.insert(head(probe), entry, 0),
+            _ => self.entries32.insert(probe, entry, 0),
+        }
+        .map_err(kernel_error)
+    }
+
+    fn remove_entry(&mut self, width: u32, probe: &Probe) {
+        let removed = match width {
+            0 => self.entries1.remove(&head(probe)),
+            1 => self.entries3.remove(&head(probe)),
+            2 => self.entries7.remove(&head(probe)),
+            3 => self.entries15.remove(&head(probe)),
+            _ => self.entries32.remove(probe),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(%error, "an entry of the flow table is gone already");
+        }
+    }
+
+    fn set_version(&mut self, version: u64) {
+        if let Some(config) = self.config.at(0) {
+            // SAFETY: within the mapping; both sides access the word whole. Release: whoever sees the version
+            // sees the actions and nodes that were written for it.
+            unsafe { AtomicU64::from_ptr(&raw mut (*config.as_ptr()).version) }
+                .store(version, Ordering::Release);
+        }
+    }
+
+    fn settle(&mut self) {
+        // A BPF program is one RCU read-side section, and this command waits for all of those that have begun
+        // (membarrier(2), MEMBARRIER_CMD_GLOBAL: synchronize_rcu).
+        // SAFETY: the call takes no pointers.
+        let waited = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+        if waited != 0 {
+            // Not offered where CPUs run without a tick (nohz_full). A packet takes microseconds.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn rule_stats(&self, rule: u32) -> RuleStats {
+        let mut stats = RuleStats::default();
+        let mut used = 0;
+        for counter in self.rule_counters(rule) {
+            let counter = counter.as_ptr();
+            // SAFETY: within the mapping; the datapath writes the words whole.
+            let word = |word: *mut u64| unsafe { AtomicU64::from_ptr(word) }.load(Ordering::Relaxed);
+            // SAFETY: the addresses of fields of a valid element.
+            let (packets, bytes, last) =
+                unsafe { (&raw mut (*counter).packets, &raw mut (*counter).bytes, &raw mut (*counter).used) };
+            stats.packets += word(packets);
+            stats.bytes += word(bytes);
+            used = used.max(word(last));
+        }
+        stats.used = (used != 0).then(|| Duration::from_nanos(used));
+        stats
+    }
+
+    fn reset_rule(&mut self, rule: u32) {
+        for counter in self.rule_counters(rule) {
+            // SAFETY: within the mapping. The CPU that counts may undo this for a packet that it has under way.
+            unsafe { counter.as_ptr().write_volatile(RuleCounter::default()) };
+        }
+    }
+
+    fn table_stats(&self, bridge: BridgeId, table: u8) -> TableStats {
+        let index = u32::from(bridge.0) * TABLES + u32::from(table);
+        let Ok(counters) = self.table_counters.get(&index, 0) else { return TableStats::default() };
+        counters.iter().fold(TableStats::default(), |sum, counter| TableStats {
+            lookups: sum.lookups + counter.lookups,
+            matched: sum.matched + counter.matched,
+        })
+    }
+
+    fn max_rules(&self) -> u32 {
+        self.max_rules
+    }
+
+    fn max_nodes(&self) -> u32 {
+        self.nodes.len()
+    }
+
+    fn max_ops(&self) -> u32 {
+        self.ops.len()
+    }
+}

@@ -1,0 +1,228 @@
+//! Loading the datapath into the kernel.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use aya::maps::{MapData, MapError};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use conntrack_core::Timeouts;
+use switchd_ebpf::layout::Config;
+
+use super::connections::Connections;
+use super::counters::Counters;
+use super::kernel::KernelStore;
+use super::ports::Ports;
+use super::shared::Shared;
+use super::tables::FlowTables;
+
+/// The BPF object, built with the daemon.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/switchd-datapath"));
+
+/// Distinct masks, over all tables and bridges.
+const MAX_NODES: u32 = 8192;
+
+/// How large the tables are.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Flows, over all bridges.
+    pub flows: u32,
+    /// Connections, over all zones.
+    pub connections: u32,
+}
+
+/// Why the datapath could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Not privileged.
+    #[error("not permitted to load BPF programs: run as root, or with CAP_BPF and CAP_NET_ADMIN")]
+    Permission,
+    /// The tables do not fit.
+    #[error(
+        "no memory for tables of {} flows and {} connections: choose fewer (--max-flows, --max-connections)",
+        .0.flows, .0.connections
+    )]
+    Memory(Sizes),
+    /// The verifier refused a program: the kernel lacks something.
+    #[error("the kernel refuses the program {name} (Linux 5.17 or later is needed): {reason}")]
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// The kernel's error, and the end of the verifier's log.
+        reason: String,
+    },
+    /// The kernel lacks something else.
+    #[error("cannot load the datapath: {0}")]
+    Kernel(String),
+}
+
+/// A loaded datapath.
+pub struct Datapath {
+    /// The flow tables.
+    pub tables: FlowTables<KernelStore>,
+    /// The ports.
+    pub ports: Ports,
+    /// The connection table.
+    pub connections: Connections,
+    /// Drops, and the MAC tables.
+    pub counters: Counters,
+}
+
+/// The programs' names, and how many instructions the verifier went through for each.
+pub type Verified = Vec<(&'static str, u32)>;
+
+/// Loads the programs and makes the maps.
+///
+/// # Errors
+/// See [`LoadError`]; nothing is left in the kernel then.
+pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
+    let mut loader = EbpfLoader::new();
+    let entries = sizes.flows.saturating_mul(2);
+    for name in ["ENTRIES1", "ENTRIES3", "ENTRIES7", "ENTRIES15", "ENTRIES32"] {
+        loader.map_max_entries(name, entries);
+    }
+    let cpus = aya::util::nr_cpus().map_err(|(call, error)| LoadError::Kernel(format!("{call}: {error}")))?;
+    let cpus = cpus as u32;
+    let ops = sizes.flows.saturating_mul(4).saturating_add(65536);
+    loader
+        .map_max_entries("NODES", MAX_NODES)
+        .map_max_entries("OPS", ops)
+        .map_max_entries("RULE_COUNTERS", sizes.flows.saturating_mul(cpus))
+        .map_max_entries("TUPLES4", sizes.connections.saturating_mul(2))
+        .map_max_entries("TUPLES6", sizes.connections.saturating_mul(2))
+        .map_max_entries("RECORDS", sizes.connections)
+        .map_max_entries("FREE_RECORDS", sizes.connections);
+    let mut ebpf = loader.load(OBJECT).map_err(|error| explain(&error, sizes))?;
+    let mut verified = Vec::new();
+    for name in ["switch_xdp", "reap"] {
+        let program: &mut Xdp = program(&mut ebpf, name)?;
+        program.load().map_err(|error| refused(name, &error))?;
+        verified.push((name, instructions(program.info())));
+    }
+    let name = "switch_tcx";
+    let tcx: &mut SchedClassifier = program(&mut ebpf, name)?;
+    tcx.load().map_err(|error| refused(name, &error))?;
+    verified.push((name, instructions(tcx.info())));
+
+    let config = Arc::new(shared::<Config>(&mut ebpf, "CONFIG", 1)?);
+    if let Some(config) = config.at(0) {
+        // SAFETY: no program is attached yet: nobody else accesses the map.
+        unsafe {
+            (*config.as_ptr()).max_rules = sizes.flows;
+            (*config.as_ptr()).max_connections = sizes.connections;
+        }
+    }
+    let timeouts = shared::<Timeouts>(&mut ebpf, "TIMEOUTS", 1)?;
+    if let Some(timeouts) = timeouts.at(0) {
+        // SAFETY: as above.
+        unsafe { timeouts.as_ptr().write(Timeouts::DEFAULT) };
+    }
+    let store = KernelStore {
+        heads: shared(&mut ebpf, "HEADS", super::HEADS)?,
+        nodes: shared(&mut ebpf, "NODES", MAX_NODES)?,
+        ops: shared(&mut ebpf, "OPS", ops)?,
+        counters: shared(&mut ebpf, "RULE_COUNTERS", sizes.flows * cpus)?,
+        config: Arc::clone(&config),
+        entries1: map(&mut ebpf, "ENTRIES1")?,
+        entries3: map(&mut ebpf, "ENTRIES3")?,
+        entries7: map(&mut ebpf, "ENTRIES7")?,
+        entries15: map(&mut ebpf, "ENTRIES15")?,
+        entries32: map(&mut ebpf, "ENTRIES32")?,
+        table_counters: map(&mut ebpf, "TABLE_COUNTERS")?,
+        max_rules: sizes.flows,
+        cpus,
+    };
+    let counters = Counters { drops: map(&mut ebpf, "DROPS")?, macs: map(&mut ebpf, "MACS")? };
+    let records = shared(&mut ebpf, "RECORDS", sizes.connections)?;
+    let reap = shared(&mut ebpf, "REAP", switchd_ebpf::layout::REAP_BATCH)?;
+    let mut ports = Ports::new(
+        map(&mut ebpf, "PORTS_BY_DEVICE")?,
+        map(&mut ebpf, "PORTS_BY_NUMBER")?,
+        map(&mut ebpf, "PORT_LISTS")?,
+        map(&mut ebpf, "PORT_COUNTERS")?,
+        map(&mut ebpf, "DEVICES")?,
+    );
+    let ebpf = Arc::new(Mutex::new(ebpf));
+    ports.programs = Some(Arc::clone(&ebpf));
+    let connections = Connections::new(records, config, reap, ebpf);
+    Ok((Datapath { tables: FlowTables::new(store), ports, connections, counters }, verified))
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let missing = || LoadError::Kernel(format!("the object has no program {name}"));
+    ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|_| missing())
+}
+
+/// Takes a map out of the object.
+fn map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
+where
+    M: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    let taken = ebpf.take_map(name).ok_or_else(|| LoadError::Kernel(format!("the object has no map {name}")))?;
+    M::try_from(taken).map_err(|error| LoadError::Kernel(format!("map {name}: {error}")))
+}
+
+/// Maps an array into this process.
+fn shared<T>(ebpf: &mut Ebpf, name: &'static str, len: u32) -> Result<Shared<T>, LoadError> {
+    let missing = || LoadError::Kernel(format!("the object has no map {name}"));
+    let Some(aya::maps::Map::Array(data)) = ebpf.map(name) else { return Err(missing()) };
+    let data: &MapData = data;
+    Shared::map(data.fd(), len).map_err(|error| LoadError::Kernel(format!("map {name}: {error}")))
+}
+
+fn instructions(info: Result<aya::programs::ProgramInfo, ProgramError>) -> u32 {
+    info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0)
+}
+
+/// The kernel's error at the bottom of an error's chain.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn explain(error: &EbpfError, sizes: Sizes) -> LoadError {
+    match errno(error) {
+        Some(libc::EPERM | libc::EACCES) => LoadError::Permission,
+        Some(libc::ENOMEM | libc::E2BIG) => LoadError::Memory(sizes),
+        _ => LoadError::Kernel(chain(error)),
+    }
+}
+
+fn refused(name: &'static str, error: &ProgramError) -> LoadError {
+    match error {
+        ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
+            LoadError::Permission
+        }
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let last = log.lines().rev().find(|line| !line.starts_with("processed")).unwrap_or_default();
+            LoadError::Program { name, reason: format!("{io_error}; {last}") }
+        }
+        _ => LoadError::Program { name, reason: chain(error) },
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let source_text = source.to_string();
+        if !text.ends_with(&source_text) {
+            text.push_str(": ");
+            text.push_str(&source_text);
+        }
+        next = source.source();
+    }
+    text
+}
+

@@ -1,0 +1,232 @@
+//! The datapath's ports: which devices its programs are attached to.
+
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aya::Ebpf;
+use aya::maps::{DevMap, HashMap, MapData, PerCpuArray};
+use aya::programs::links::FdLink;
+use aya::programs::tc::{SchedClassifierLink, TcAttachType};
+use aya::programs::{ProgramError, SchedClassifier, Xdp, XdpMode, tc};
+use ofctl::port::PortNo;
+use switchd_ebpf::layout::{MAX_BRIDGE_PORTS, MAX_PORTS, Port, PortCounter, PortList, port_flags};
+
+use super::load::chain;
+use crate::hooks::{Hook, HookError, Hooks, PortStats};
+use crate::rules::BridgeId;
+
+/// The datapath's ports.
+pub struct Ports {
+    by_device: HashMap<MapData, u32, Port>,
+    by_number: HashMap<MapData, u32, Port>,
+    lists: HashMap<MapData, u32, PortList>,
+    counters: PerCpuArray<MapData, PortCounter>,
+    devices: DevMap<MapData>,
+    pub(super) programs: Option<Arc<Mutex<Ebpf>>>,
+    attached: BTreeMap<(BridgeId, PortNo), Attached>,
+}
+
+/// A port's programs. They are detached when this is dropped.
+struct Attached {
+    port: Port,
+    /// What the slot's counters were when the port got it.
+    base: PortStats,
+    _xdp: Option<FdLink>,
+    _tcx: SchedClassifierLink,
+}
+
+impl Ports {
+    pub(super) fn new(
+        by_device: HashMap<MapData, u32, Port>,
+        by_number: HashMap<MapData, u32, Port>,
+        lists: HashMap<MapData, u32, PortList>,
+        counters: PerCpuArray<MapData, PortCounter>,
+        devices: DevMap<MapData>,
+    ) -> Self {
+        let attached = BTreeMap::new();
+        Self { by_device, by_number, lists, counters, devices, programs: None, attached }
+    }
+
+    /// The first slot that no port has.
+    fn free_slot(&self) -> Option<u32> {
+        (0..MAX_PORTS).find(|slot| self.attached.values().all(|attached| attached.port.slot != *slot))
+    }
+
+    fn number_key(bridge: BridgeId, port: PortNo) -> u32 {
+        u32::from(bridge.0) << 16 | u32::from(port.0)
+    }
+
+    /// Tells the datapath about a port.
+    fn publish(&mut self, bridge: BridgeId, number: PortNo, port: &Port) -> Result<(), String> {
+        self.devices.set(port.slot, port.ifindex, None, 0).map_err(|error| chain(&error))?;
+        self.by_device.insert(port.ifindex, port, 0).map_err(|error| chain(&error))?;
+        self.by_number.insert(Self::number_key(bridge, number), port, 0).map_err(|error| chain(&error))
+    }
+
+    /// Takes a port from the datapath.
+    fn withdraw(&mut self, bridge: BridgeId, number: PortNo, port: &Port) {
+        // Each may be missing: a port that was being added, or whose device is gone.
+        let _ = self.by_number.remove(&Self::number_key(bridge, number));
+        let _ = self.by_device.remove(&port.ifindex);
+        let _ = self.devices.set(port.slot, 0, None, 0);
+    }
+
+    /// Tells the datapath which ports a bridge floods to.
+    fn publish_list(&mut self, bridge: BridgeId) -> Result<(), HookError> {
+        let mut list = PortList { len: 0, ports: [0; MAX_BRIDGE_PORTS] };
+        for (&(of, number), _) in &self.attached {
+            if of == bridge {
+                let Some(slot) = list.ports.get_mut(list.len as usize) else {
+                    return Err(HookError::TooMany(MAX_BRIDGE_PORTS as u32));
+                };
+                *slot = number.0;
+                list.len += 1;
+            }
+        }
+        self.lists
+            .insert(u32::from(bridge.0), list, 0)
+            .map_err(|error| HookError::Kernel(chain(&error)))
+    }
+
+    fn slot_counters(&self, slot: u32) -> PortStats {
+        let Ok(counters) = self.counters.get(&slot, 0) else { return PortStats::default() };
+        counters.iter().fold(PortStats::default(), |sum, counter| PortStats {
+            rx_packets: sum.rx_packets + counter.rx_packets,
+            rx_bytes: sum.rx_bytes + counter.rx_bytes,
+            rx_dropped: sum.rx_dropped + counter.rx_dropped,
+            tx_packets: sum.tx_packets + counter.tx_packets,
+            tx_bytes: sum.tx_bytes + counter.tx_bytes,
+            tx_dropped: sum.tx_dropped + counter.tx_dropped,
+            ..sum
+        })
+    }
+
+    fn attach_programs(
+        &self,
+        ifindex: u32,
+        hook: Hook,
+    ) -> Result<(Option<FdLink>, SchedClassifierLink), HookError> {
+        let programs = self.programs.as_ref().ok_or_else(|| HookError::Kernel("no programs".to_owned()))?;
+        let mut ebpf = lock(programs);
+        // tcx first: what XDP passes on must find it.
+        let tcx = attach_tcx(&mut ebpf, ifindex)?;
+        let xdp = if hook == Hook::Xdp { Some(attach_xdp(&mut ebpf, ifindex)?) } else { None };
+        Ok((xdp, tcx))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn missing(name: &str) -> HookError {
+    HookError::Kernel(format!("the program {name} is not loaded"))
+}
+
+fn attach_tcx(ebpf: &mut Ebpf, ifindex: u32) -> Result<SchedClassifierLink, HookError> {
+    let name = "switch_tcx";
+    let program: &mut SchedClassifier = match ebpf.program_mut(name).map(TryInto::try_into) {
+        Some(Ok(program)) => program,
+        _ => return Err(missing(name)),
+    };
+    let device = device_name(ifindex).ok_or(HookError::NoDevice)?;
+    let id = match program.attach(&device, TcAttachType::Ingress) {
+        Err(ProgramError::TcError(_)) => {
+            // Before Linux 6.6 there is no tcx, and a classifier wants this queueing discipline.
+            let _ = tc::qdisc_add_clsact(&device);
+            program.attach(&device, TcAttachType::Ingress)
+        }
+        other => other,
+    };
+    let id = id.map_err(|error| explain(&error))?;
+    program.take_link(id).map_err(|error| explain(&error))
+}
+
+fn attach_xdp(ebpf: &mut Ebpf, ifindex: u32) -> Result<FdLink, HookError> {
+    let name = "switch_xdp";
+    let program: &mut Xdp = match ebpf.program_mut(name).map(TryInto::try_into) {
+        Some(Ok(program)) => program,
+        _ => return Err(missing(name)),
+    };
+    let id = program.attach_to_if_index(ifindex, XdpMode::Driver).map_err(|error| explain(&error))?;
+    let link = program.take_link(id).map_err(|error| explain(&error))?;
+    // aya falls back to netlink when the kernel refuses a link. Such an attachment would outlive us; it is
+    // undone when the link is dropped here.
+    FdLink::try_from(link).map_err(|_| HookError::NoNativeXdp("the kernel refuses a BPF link".to_owned()))
+}
+
+fn device_name(ifindex: u32) -> Option<String> {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the size that the call asks for.
+    let found = unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr()) };
+    if found.is_null() {
+        return None;
+    }
+    // SAFETY: the call has written a terminated string.
+    unsafe { CStr::from_ptr(found) }.to_str().ok().map(str::to_owned)
+}
+
+fn explain(error: &ProgramError) -> HookError {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return match io.raw_os_error() {
+                Some(libc::EBUSY | libc::EEXIST) => HookError::Busy,
+                Some(libc::ENODEV) => HookError::NoDevice,
+                Some(libc::EOPNOTSUPP | libc::ERANGE) => HookError::NoNativeXdp(io.to_string()),
+                _ => HookError::Kernel(io.to_string()),
+            };
+        }
+        source = error.source();
+    }
+    HookError::Kernel(chain(error))
+}
+
+impl Hooks for Ports {
+    fn attach(&mut self, bridge: BridgeId, number: PortNo, ifindex: u32, hook: Hook) -> Result<(), HookError> {
+        let slot = self.free_slot().ok_or(HookError::TooMany(MAX_PORTS))?;
+        let flags = if hook == Hook::Xdp { port_flags::XDP } else { 0 };
+        let port = Port { ifindex, slot, number: number.0, bridge: u16::from(bridge.0), flags };
+        let base = self.slot_counters(slot);
+        // The maps come first, so that the first frame already finds its port.
+        let attached = self.publish(bridge, number, &port).map_err(HookError::Kernel).and_then(|()| {
+            let (xdp, tcx) = self.attach_programs(ifindex, hook)?;
+            Ok(Attached { port, base, _xdp: xdp, _tcx: tcx })
+        });
+        let result = attached.and_then(|attached| {
+            self.attached.insert((bridge, number), attached);
+            self.publish_list(bridge)
+        });
+        if result.is_err() {
+            self.attached.remove(&(bridge, number));
+            self.withdraw(bridge, number, &port);
+        }
+        result
+    }
+
+    fn detach(&mut self, bridge: BridgeId, number: PortNo) {
+        let Some(attached) = self.attached.remove(&(bridge, number)) else { return };
+        if let Err(error) = self.publish_list(bridge) {
+            tracing::warn!(%error, port = number.0, "the port stays in the list for flooding");
+        }
+        let port = attached.port;
+        drop(attached);
+        self.withdraw(bridge, number, &port);
+    }
+
+    fn port_stats(&self, bridge: BridgeId, number: PortNo) -> PortStats {
+        let Some(attached) = self.attached.get(&(bridge, number)) else { return PortStats::default() };
+        let (now, base) = (self.slot_counters(attached.port.slot), attached.base);
+        PortStats {
+            rx_packets: now.rx_packets - base.rx_packets,
+            rx_bytes: now.rx_bytes - base.rx_bytes,
+            rx_dropped: now.rx_dropped - base.rx_dropped,
+            tx_packets: now.tx_packets - base.tx_packets,
+            tx_bytes: now.tx_bytes - base.tx_bytes,
+            tx_dropped: now.tx_dropped - base.tx_dropped,
+            ..now
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Where the flow tables are kept: in BPF maps, or on the host.
+
+use std::io;
+
+use switchd_ebpf::layout::{Entry, Node, Op, Probe};
+
+use crate::rules::{BridgeId, RuleStats, TableStats};
+
+/// The flow tables' memory. What is written here is what packets see, at once; [`super::tables`] orders the
+/// writes so that they never see a half of a change.
+pub trait Store {
+    /// Sets the first node of a table's list.
+    fn set_head(&mut self, bridge: BridgeId, table: u8, node: u32);
+
+    /// Fills a node that no list holds.
+    fn set_node(&mut self, index: u32, node: &Node);
+
+    /// Sets the successor of a node that packets may be looking at.
+    fn link(&mut self, index: u32, next: u32);
+
+    /// Fills an action that no entry refers to.
+    fn set_op(&mut self, index: u32, op: &Op);
+
+    /// Sets an entry, as a whole.
+    ///
+    /// # Errors
+    /// The kernel's: no memory, or no room in the map.
+    fn put_entry(&mut self, width: u32, probe: &Probe, entry: &Entry) -> io::Result<()>;
+
+    /// Removes an entry.
+    fn remove_entry(&mut self, width: u32, probe: &Probe);
+
+    /// Sets the version that packets see from now on.
+    fn set_version(&mut self, version: u64);
+
+    /// Waits until every packet has left that was under way when this was called.
+    fn settle(&mut self);
+
+    /// A rule's counters, over all CPUs.
+    fn rule_stats(&self, rule: u32) -> RuleStats;
+
+    /// Sets a rule's counters to zero.
+    fn reset_rule(&mut self, rule: u32);
+
+    /// A table's counters, over all CPUs.
+    fn table_stats(&self, bridge: BridgeId, table: u8) -> TableStats;
+
+    /// Rules that there are counters for.
+    fn max_rules(&self) -> u32;
+
+    /// Nodes that there is room for.
+    fn max_nodes(&self) -> u32;
+
+    /// Actions that there is room for.
+    fn max_ops(&self) -> u32;
+}

@@ -1,0 +1,578 @@
+//! The classifier's tables, as the daemon maintains them.
+//!
+//! Packets run all the time, and a change must be seen by them whole or not at all. So each entry holds what
+//! packets of the present version see beside what those of the next one will ([`Entry`]); a transaction writes
+//! entries of the next version, which nobody sees, and then moves the version. What only older versions need is
+//! taken away after the last packet of an older version has left ([`Store::settle`]).
+//!
+//! Lists of subtables need no version: to find an additional subtable in a list, or the same one twice, costs
+//! time alone.
+
+use std::collections::HashMap;
+use std::io;
+
+use ofctl::action::Action;
+use ofctl::flow::Match;
+use switchd_ebpf::classify;
+use switchd_ebpf::key::{Key, WORDS};
+use switchd_ebpf::layout::{Entry, Node, Op, Probe, RuleRef, WIDTHS};
+
+use super::compile::compile;
+use super::store::Store;
+use crate::rules::{BridgeId, RuleError, RuleId, RuleStats, Rules, TableStats};
+
+/// What is left to be taken away is taken away when there is this much of it.
+const GARBAGE_LIMIT: usize = 1024;
+
+/// The flow tables of all bridges.
+pub struct FlowTables<S> {
+    store: S,
+    /// The version that packets see.
+    version: u64,
+    /// The oldest version that a packet may still be running under.
+    settled: u64,
+    rules: Slots<Rule>,
+    subtables: Slots<Subtable>,
+    by_mask: HashMap<(BridgeId, u8, Key), u32>,
+    lists: HashMap<(BridgeId, u8), Vec<ListedNode>>,
+    nodes: Numbers,
+    ops: OpSpace,
+    undo: Vec<Undo>,
+    garbage: Vec<Garbage>,
+}
+
+struct Rule {
+    subtable: u32,
+    priority: u16,
+    masked: Box<[u64]>,
+    ops: Block,
+}
+
+struct Subtable {
+    bridge: BridgeId,
+    table: u8,
+    mask: Key,
+    /// The node that its nodes are copies of: all but `next` and `rank`.
+    template: Box<Node>,
+    rank: u32,
+    entries: HashMap<Box<[u64]>, Vec<(u16, u32)>>,
+    /// What the store has for each masked key.
+    stored: HashMap<Box<[u64]>, Entry>,
+}
+
+struct ListedNode {
+    rank: u32,
+    subtable: u32,
+    node: u32,
+}
+
+/// How to take back what was staged.
+enum Undo {
+    Add(u32),
+    Modify(u32, Block),
+    Remove(u32),
+}
+
+/// What packets of older versions may still be using.
+enum Garbage {
+    /// A rule's number and counters.
+    Rule(u32),
+    /// Actions.
+    Ops(Block),
+    /// An entry without a rule.
+    Entry(u32, Box<[u64]>),
+    /// A node that a better placed one of the same subtable has replaced, or whose subtable is empty.
+    Listed(u32),
+    /// A node that no list holds any more.
+    Node(u32),
+    /// A subtable's number.
+    Subtable(u32),
+}
+
+impl<S: Store> FlowTables<S> {
+    /// Empty tables.
+    pub fn new(mut store: S) -> Self {
+        store.set_version(1);
+        let (max_rules, max_nodes, max_ops) = (store.max_rules(), store.max_nodes(), store.max_ops());
+        Self {
+            store,
+            version: 1,
+            settled: 1,
+            rules: Slots::new(max_rules),
+            subtables: Slots::new(u32::MAX),
+            by_mask: HashMap::new(),
+            lists: HashMap::new(),
+            // Node 0 ends a list; action 0 is never a rule's first.
+            nodes: Numbers::new(1, max_nodes),
+            ops: OpSpace::new(1, max_ops),
+            undo: Vec::new(),
+            garbage: Vec::new(),
+        }
+    }
+
+    /// Where the tables are kept.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// Waits until no packet runs under an older version, and takes away what only those needed.
+    pub fn collect(&mut self) {
+        while !self.garbage.is_empty() {
+            self.store.settle();
+            self.settled = self.version;
+            for garbage in std::mem::take(&mut self.garbage) {
+                self.dispose(garbage);
+            }
+        }
+    }
+
+    fn dispose(&mut self, garbage: Garbage) {
+        match garbage {
+            Garbage::Rule(rule) => {
+                self.rules.free(rule);
+            }
+            Garbage::Ops(block) => self.ops.free(block),
+            Garbage::Entry(number, masked) => {
+                let Some(subtable) = self.subtables.get_mut(number) else { return };
+                // A rule may have come back to it meanwhile.
+                if subtable.stored.get(&masked).is_some_and(|entry| entry.now.rank == 0) {
+                    let (width, probe) = (subtable.template.width, probe(number, &masked));
+                    subtable.stored.remove(&masked);
+                    self.store.remove_entry(width, &probe);
+                }
+            }
+            Garbage::Listed(node) => {
+                self.unlink(node);
+                self.garbage.push(Garbage::Node(node));
+            }
+            Garbage::Node(node) => self.nodes.free(node),
+            Garbage::Subtable(number) => {
+                self.subtables.free(number);
+            }
+        }
+    }
+
+    /// The subtable for a mask, with a place in its table's list that suits `rank`.
+    fn subtable(&mut self, bridge: BridgeId, table: u8, mask: &Key, rank: u32) -> Result<u32, RuleError> {
+        let number = match self.by_mask.get(&(bridge, table, *mask)) {
+            Some(&number) => number,
+            None => {
+                let subtable = Subtable {
+                    bridge,
+                    table,
+                    mask: *mask,
+                    template: Box::new(Node::EMPTY),
+                    rank: 0,
+                    entries: HashMap::new(),
+                    stored: HashMap::new(),
+                };
+                let number = self.subtables.insert(subtable).ok_or_else(|| self.full())?;
+                let template = template(number, mask);
+                if let Some(subtable) = self.subtables.get_mut(number) {
+                    *subtable.template = template;
+                }
+                self.by_mask.insert((bridge, table, *mask), number);
+                number
+            }
+        };
+        if let Err(error) = self.raise(number, rank) {
+            self.drop_if_empty(number);
+            return Err(error);
+        }
+        Ok(number)
+    }
+
+    /// Gives a subtable a better place in its list, if it needs one for `rank`.
+    fn raise(&mut self, number: u32, rank: u32) -> Result<(), RuleError> {
+        let Some(subtable) = self.subtables.get_mut(number) else { return Ok(()) };
+        if subtable.rank >= rank {
+            return Ok(());
+        }
+        let Some(node) = self.nodes.take() else {
+            return Err(RuleError::Map(format!("more than {} distinct masks", self.store.max_nodes())));
+        };
+        subtable.rank = rank;
+        let list = self.lists.entry((subtable.bridge, subtable.table)).or_default();
+        let at = list.partition_point(|listed| listed.rank > rank);
+        let next = list.get(at).map_or(0, |listed| listed.node);
+        self.store.set_node(node, &Node { next, rank, ..*subtable.template });
+        match at.checked_sub(1).and_then(|before| list.get(before)) {
+            Some(before) => self.store.link(before.node, node),
+            None => self.store.set_head(subtable.bridge, subtable.table, node),
+        }
+        let replaced = list.iter().find(|listed| listed.subtable == number).map(|listed| listed.node);
+        list.insert(at, ListedNode { rank, subtable: number, node });
+        // A packet may be past the new node and not yet at the old one: that one stays until it has left.
+        self.garbage.extend(replaced.map(Garbage::Listed));
+        Ok(())
+    }
+
+    /// Takes a node out of its list. Packets at it still find their way on.
+    fn unlink(&mut self, node: u32) {
+        for (&(bridge, table), list) in &mut self.lists {
+            let Some(at) = list.iter().position(|listed| listed.node == node) else { continue };
+            list.remove(at);
+            let next = list.get(at).map_or(0, |listed| listed.node);
+            match at.checked_sub(1).and_then(|before| list.get(before)) {
+                Some(before) => self.store.link(before.node, next),
+                None => self.store.set_head(bridge, table, next),
+            }
+            return;
+        }
+    }
+
+    /// Gives up a subtable that no rule is in.
+    fn drop_if_empty(&mut self, number: u32) {
+        let Some(subtable) = self.subtables.get(number) else { return };
+        if !subtable.entries.is_empty() {
+            return;
+        }
+        self.by_mask.remove(&(subtable.bridge, subtable.table, subtable.mask));
+        let nodes = self.lists.get(&(subtable.bridge, subtable.table)).into_iter().flatten();
+        let pending: Vec<u32> = self
+            .garbage
+            .iter()
+            .filter_map(|garbage| if let Garbage::Listed(node) = garbage { Some(*node) } else { None })
+            .collect();
+        let listed: Vec<u32> = nodes
+            .filter(|listed| listed.subtable == number && !pending.contains(&listed.node))
+            .map(|listed| listed.node)
+            .collect();
+        self.garbage.extend(listed.into_iter().map(Garbage::Listed));
+        self.garbage.push(Garbage::Subtable(number));
+    }
+
+    /// Stages what the rules of a masked key now come to.
+    fn stage(&mut self, number: u32, masked: &[u64]) -> io::Result<()> {
+        let next = self.version + 1;
+        let Some(subtable) = self.subtables.get_mut(number) else { return Ok(()) };
+        let best = subtable.entries.get(masked).and_then(|rules| rules.first().copied());
+        let now = match best {
+            Some((priority, rule)) => RuleRef {
+                rank: u32::from(priority) + 1,
+                rule,
+                ops: self.rules.get(rule).map_or(0, |rule| rule.ops.start),
+                pad: 0,
+            },
+            None => RuleRef::default(),
+        };
+        let old = subtable.stored.get(masked).copied().unwrap_or_default();
+        if old.since != next && old.since > self.settled {
+            // Packets may still run under the version before the last change of this entry, and it has no
+            // room for a third.
+            self.store.settle();
+            self.settled = self.version;
+        }
+        let before = if old.since == next { old.before } else { old.now };
+        let entry = Entry { now, before, since: next };
+        self.store.put_entry(subtable.template.width, &probe(number, masked), &entry)?;
+        subtable.stored.insert(masked.into(), entry);
+        Ok(())
+    }
+
+    /// Puts a rule among those of its masked key, or takes it out.
+    fn enlist(&mut self, id: u32, present: bool) -> io::Result<()> {
+        let Some(rule) = self.rules.get(id) else { return Ok(()) };
+        let (number, priority, masked) = (rule.subtable, rule.priority, rule.masked.clone());
+        let Some(subtable) = self.subtables.get_mut(number) else { return Ok(()) };
+        let rules = subtable.entries.entry(masked.clone()).or_default();
+        if present {
+            let at = rules.partition_point(|&(other, _)| other >= priority);
+            rules.insert(at, (priority, id));
+        } else {
+            rules.retain(|&(_, other)| other != id);
+            if rules.is_empty() {
+                subtable.entries.remove(&masked);
+            }
+        }
+        self.stage(number, &masked)
+    }
+
+    fn store_ops(&mut self, ops: &[Op]) -> Result<Block, RuleError> {
+        let block = match self.ops.take(ops.len()) {
+            Some(block) => block,
+            None => {
+                self.collect();
+                self.ops.take(ops.len()).ok_or_else(|| self.full())?
+            }
+        };
+        for (i, op) in (0..).zip(ops) {
+            self.store.set_op(block.start + i, op);
+        }
+        Ok(block)
+    }
+
+    fn full(&self) -> RuleError {
+        RuleError::TableFull(self.store.max_rules())
+    }
+}
+
+impl<S: Store> Rules for FlowTables<S> {
+    fn add(
+        &mut self,
+        bridge: BridgeId,
+        table: u8,
+        priority: u16,
+        matching: &Match,
+        actions: &[Action],
+    ) -> Result<RuleId, RuleError> {
+        let ops = compile(table, actions)?;
+        let block = self.store_ops(&ops)?;
+        let subtable = match self.subtable(bridge, table, &matching.mask, u32::from(priority) + 1) {
+            Ok(subtable) => subtable,
+            Err(error) => {
+                self.ops.free(block);
+                return Err(error);
+            }
+        };
+        let masked = self.subtables.get(subtable).map_or_else(Box::default, |subtable| {
+            let mut probe = [0; WORDS + 1];
+            classify::mask(&matching.key.words, &subtable.template, &mut probe);
+            probe[1..=WIDTHS[subtable.template.width as usize]].into()
+        });
+        let rule = Rule { subtable, priority, masked, ops: block };
+        if self.rules.is_full() {
+            self.collect();
+        }
+        let Some(id) = self.rules.insert(rule) else {
+            self.ops.free(block);
+            self.drop_if_empty(subtable);
+            return Err(self.full());
+        };
+        self.store.reset_rule(id);
+        if let Err(error) = self.enlist(id, true) {
+            // The entry is unchanged; only the books have to be put right, which cannot fail: the key is there,
+            // or was never stored.
+            let _ = self.enlist(id, false);
+            self.rules.free(id);
+            self.ops.free(block);
+            self.drop_if_empty(subtable);
+            return Err(RuleError::Map(error.to_string()));
+        }
+        self.undo.push(Undo::Add(id));
+        Ok(RuleId(id))
+    }
+
+    fn modify(&mut self, rule: RuleId, actions: &[Action]) -> Result<(), RuleError> {
+        let Some((number, masked)) = self.rules.get(rule.0).map(|rule| (rule.subtable, rule.masked.clone()))
+        else {
+            return Ok(());
+        };
+        let table = self.subtables.get(number).map_or(0, |subtable| subtable.table);
+        let block = self.store_ops(&compile(table, actions)?)?;
+        let Some(found) = self.rules.get_mut(rule.0) else { return Ok(()) };
+        let old = std::mem::replace(&mut found.ops, block);
+        if let Err(error) = self.stage(number, &masked) {
+            if let Some(found) = self.rules.get_mut(rule.0) {
+                found.ops = old;
+            }
+            self.ops.free(block);
+            return Err(RuleError::Map(error.to_string()));
+        }
+        self.undo.push(Undo::Modify(rule.0, old));
+        Ok(())
+    }
+
+    fn remove(&mut self, rule: RuleId) {
+        // An entry that exists is replaced in place: no room is needed.
+        if let Err(error) = self.enlist(rule.0, false) {
+            tracing::error!(%error, rule = rule.0, "an entry of the flow table could not be replaced");
+        }
+        self.undo.push(Undo::Remove(rule.0));
+    }
+
+    fn commit(&mut self) {
+        if self.undo.is_empty() {
+            return;
+        }
+        self.version += 1;
+        self.store.set_version(self.version);
+        for undo in std::mem::take(&mut self.undo) {
+            match undo {
+                Undo::Add(_) => {}
+                Undo::Modify(_, old) => self.garbage.push(Garbage::Ops(old)),
+                Undo::Remove(id) => {
+                    let Some(rule) = self.rules.get(id) else { continue };
+                    let (number, block) = (rule.subtable, rule.ops);
+                    self.garbage.push(Garbage::Entry(number, rule.masked.clone()));
+                    self.garbage.push(Garbage::Ops(block));
+                    self.garbage.push(Garbage::Rule(id));
+                    self.drop_if_empty(number);
+                }
+            }
+        }
+        if self.garbage.len() > GARBAGE_LIMIT {
+            self.collect();
+        }
+    }
+
+    fn rollback(&mut self) {
+        for undo in std::mem::take(&mut self.undo).into_iter().rev() {
+            // Each step replaces an entry that is there: no room is needed.
+            let result = match undo {
+                Undo::Add(id) => {
+                    let result = self.enlist(id, false);
+                    if let Some(rule) = self.rules.free(id) {
+                        self.garbage.push(Garbage::Entry(rule.subtable, rule.masked));
+                        self.ops.free(rule.ops);
+                        self.drop_if_empty(rule.subtable);
+                    }
+                    result
+                }
+                Undo::Modify(id, old) => match self.rules.get_mut(id) {
+                    Some(rule) => {
+                        let new = std::mem::replace(&mut rule.ops, old);
+                        let (number, masked) = (rule.subtable, rule.masked.clone());
+                        self.ops.free(new);
+                        self.stage(number, &masked)
+                    }
+                    None => Ok(()),
+                },
+                Undo::Remove(id) => self.enlist(id, true),
+            };
+            if let Err(error) = result {
+                tracing::error!(%error, "a change of the flow table could not be taken back");
+            }
+        }
+    }
+
+    fn stats(&self, rule: RuleId) -> RuleStats {
+        self.store.rule_stats(rule.0)
+    }
+
+    fn reset_stats(&mut self, rule: RuleId) {
+        self.store.reset_rule(rule.0);
+    }
+
+    fn table_stats(&self, bridge: BridgeId, table: u8) -> TableStats {
+        self.store.table_stats(bridge, table)
+    }
+
+    fn capacity(&self) -> u32 {
+        self.store.max_rules()
+    }
+}
+
+/// What all nodes of a subtable have in common.
+fn template(number: u32, mask: &Key) -> Node {
+    let mut node = Node { subtable: number, ..Node::EMPTY };
+    let mut used = 0;
+    for (word, &bits) in mask.words.iter().enumerate() {
+        if bits != 0 {
+            node.index[used] = word as u8;
+            node.mask[used] = bits;
+            used += 1;
+        }
+    }
+    node.width = WIDTHS.iter().position(|&width| used <= width).unwrap_or(WIDTHS.len() - 1) as u32;
+    node
+}
+
+fn probe(subtable: u32, masked: &[u64]) -> Probe {
+    let mut probe = [0; WORDS + 1];
+    probe[0] = u64::from(subtable);
+    probe[1..=masked.len()].copy_from_slice(masked);
+    probe
+}
+
+/// Things in numbered slots.
+struct Slots<T> {
+    slots: Vec<Option<T>>,
+    free: Vec<u32>,
+    limit: u32,
+}
+
+impl<T> Slots<T> {
+    fn new(limit: u32) -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), limit }
+    }
+
+    fn is_full(&self) -> bool {
+        self.free.is_empty() && self.slots.len() >= self.limit as usize
+    }
+
+    fn insert(&mut self, value: T) -> Option<u32> {
+        if let Some(slot) = self.free.pop() {
+            self.slots[slot as usize] = Some(value);
+            return Some(slot);
+        }
+        if self.slots.len() >= self.limit as usize {
+            return None;
+        }
+        self.slots.push(Some(value));
+        Some(self.slots.len() as u32 - 1)
+    }
+
+    fn get(&self, slot: u32) -> Option<&T> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    fn free(&mut self, slot: u32) -> Option<T> {
+        let value = self.slots.get_mut(slot as usize)?.take()?;
+        self.free.push(slot);
+        Some(value)
+    }
+}
+
+/// Numbers to be taken and given back.
+struct Numbers {
+    next: u32,
+    end: u32,
+    free: Vec<u32>,
+}
+
+impl Numbers {
+    fn new(start: u32, end: u32) -> Self {
+        Self { next: start, end, free: Vec::new() }
+    }
+
+    fn take(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| {
+            let number = self.next;
+            (number < self.end).then(|| self.next += 1).map(|()| number)
+        })
+    }
+
+    fn free(&mut self, number: u32) {
+        self.free.push(number);
+    }
+}
+
+/// A run of actions: the first, and the size class (a power of two).
+#[derive(Clone, Copy)]
+struct Block {
+    start: u32,
+    class: u32,
+}
+
+/// The memory for actions, in runs whose sizes are powers of two.
+struct OpSpace {
+    next: u32,
+    end: u32,
+    free: [Vec<u32>; 32],
+}
+
+impl OpSpace {
+    fn new(start: u32, end: u32) -> Self {
+        Self { next: start, end, free: std::array::from_fn(|_| Vec::new()) }
+    }
+
+    fn take(&mut self, len: usize) -> Option<Block> {
+        let size = u32::try_from(len).ok()?.checked_next_power_of_two()?;
+        let class = size.trailing_zeros();
+        if let Some(start) = self.free[class as usize].pop() {
+            return Some(Block { start, class });
+        }
+        let start = self.next;
+        self.next = start.checked_add(size).filter(|&next| next <= self.end)?;
+        Some(Block { start, class })
+    }
+
+    fn free(&mut self, block: Block) {
+        self.free[block.class as usize].push(block.start);
+    }
+}

@@ -1,0 +1,261 @@
+//! The switch: the datapath, the bridges over it, and each bridge's flow tables.
+//!
+//! Three locks, never held together but in this order: bridges, flows, counters. The connection table needs
+//! none. What a client waits for is short under each: changes of configuration under the first, flow-mods and
+//! pieces of dumps under the second.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use appctl::vsctl::{Command, Failure, Outcome};
+use ofctl::port::PortNo;
+use ofctl::wire::{Port, port_config, port_state};
+use switchd_ebpf::drop_reason::DropReason;
+
+use crate::bridges::{Bridges, Change, PortInfo};
+use crate::datapath::{Connections, Counters, Datapath, FlowTables, KernelStore, LearnedMac, Ports, clock};
+use crate::hooks::PortStats;
+use crate::netdev::{LinkEvent, LinkModes, Netdevs};
+use crate::ofproto::Ofproto;
+use crate::openflow::{Backend, BridgeServer};
+use crate::rules::{BridgeId, Rules};
+
+/// The switch.
+pub struct Switch {
+    rundir: PathBuf,
+    bridges: Mutex<Bridges<Ports>>,
+    flows: Mutex<Flows>,
+    counters: Mutex<Counters>,
+    servers: Mutex<HashMap<BridgeId, BridgeServer>>,
+    connections: Connections,
+}
+
+struct Flows {
+    tables: FlowTables<KernelStore>,
+    bridges: HashMap<BridgeId, Ofproto>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere has left the data as some statement left them; the switch goes on.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a datapath has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Look-ups of tables that found a flow.
+    pub hits: u64,
+    /// Those that did not.
+    pub misses: u64,
+    /// Flows in all tables.
+    pub flows: u64,
+}
+
+impl Switch {
+    /// A switch over a datapath, with the bridges of the state file.
+    ///
+    /// # Errors
+    /// The state file cannot be read, in words.
+    pub fn open(rundir: PathBuf, state: PathBuf, datapath: Datapath) -> Result<Arc<Self>, String> {
+        let devices = Netdevs::open().map_err(|error| format!("network devices: {error}"))?;
+        let bridges = Bridges::open(state, datapath.ports, devices).map_err(|error| error.to_string())?;
+        let switch = Arc::new(Self {
+            rundir,
+            bridges: Mutex::new(bridges),
+            flows: Mutex::new(Flows { tables: datapath.tables, bridges: HashMap::new() }),
+            counters: Mutex::new(datapath.counters),
+            servers: Mutex::default(),
+            connections: datapath.connections,
+        });
+        switch.follow(&mut lock(&switch.bridges));
+        Ok(switch)
+    }
+
+    /// Carries out a transaction of `vsctl`.
+    ///
+    /// # Errors
+    /// What the tool is to say; nothing was changed.
+    pub fn execute(self: &Arc<Self>, commands: &[Command]) -> Result<Outcome, Failure> {
+        let mut bridges = lock(&self.bridges);
+        let result = bridges.execute(commands);
+        self.follow(&mut bridges);
+        result
+    }
+
+    /// Takes notice of a change of a network device.
+    pub fn link_event(self: &Arc<Self>, event: &LinkEvent) {
+        let mut bridges = lock(&self.bridges);
+        bridges.link_event(event);
+        self.follow(&mut bridges);
+    }
+
+    /// Gives new bridges their flow tables and sockets, and takes those of others away.
+    fn follow(self: &Arc<Self>, bridges: &mut Bridges<Ports>) {
+        for change in bridges.take_changes() {
+            match change {
+                Change::BridgeAdded(bridge) => {
+                    if let Err(error) = self.add_bridge(bridge.id, &bridge.name) {
+                        tracing::error!(bridge = bridge.name, error, "cannot serve OpenFlow");
+                    }
+                }
+                Change::BridgeRemoved(bridge) => self.remove_bridge(bridge.id),
+                Change::PortRemoved(bridge, port) => {
+                    lock(&self.counters).forget_macs(bridge, |learned| learned.port == port.ofport.0);
+                }
+                Change::PortAdded(..) | Change::PortChanged(..) => {}
+            }
+        }
+    }
+
+    fn add_bridge(self: &Arc<Self>, bridge: BridgeId, name: &str) -> Result<(), String> {
+        {
+            let flows = &mut *lock(&self.flows);
+            let ofproto = Ofproto::new(bridge, &mut flows.tables, clock::now())
+                .map_err(|error| error.to_string())?;
+            flows.bridges.insert(bridge, ofproto);
+        }
+        let socket = self.rundir.join(format!("{name}.mgmt"));
+        let server = BridgeServer::start(Arc::clone(self), bridge, &socket)
+            .map_err(|error| format!("{}: {error}", socket.display()))?;
+        lock(&self.servers).insert(bridge, server);
+        Ok(())
+    }
+
+    fn remove_bridge(&self, bridge: BridgeId) {
+        lock(&self.servers).remove(&bridge);
+        let flows = &mut *lock(&self.flows);
+        if let Some(mut ofproto) = flows.bridges.remove(&bridge) {
+            ofproto.clear(&mut flows.tables, clock::now());
+        }
+        lock(&self.counters).forget_macs(bridge, |_| true);
+    }
+
+    /// What has to be done every few seconds: expired connections and MAC addresses go.
+    pub fn housekeep(&self) {
+        let swept = self.connections.sweep();
+        if swept > 0 {
+            tracing::debug!(swept, "expired connections");
+        }
+        lock(&self.counters).age_macs();
+        lock(&self.flows).tables.collect();
+    }
+
+    /// Takes all ports from the datapath, and undoes what was done to them.
+    pub fn shutdown(&self) {
+        lock(&self.servers).clear();
+        lock(&self.bridges).shutdown();
+    }
+
+    /// The connection table.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// A bridge by its name.
+    pub fn bridge(&self, name: &str) -> Option<BridgeId> {
+        lock(&self.bridges).bridge_by_name(name).map(|bridge| bridge.id)
+    }
+
+    /// Every bridge with its ports.
+    pub fn ports_by_bridge(&self) -> Vec<(String, Vec<PortInfo>)> {
+        let bridges = lock(&self.bridges);
+        bridges.bridges().map(|bridge| (bridge.name.clone(), bridges.ports(bridge.id))).collect()
+    }
+
+    /// The MAC addresses that a bridge has learned.
+    pub fn macs(&self, bridge: BridgeId) -> Vec<LearnedMac> {
+        lock(&self.counters).macs(bridge)
+    }
+
+    /// Forgets the MAC addresses of one bridge, or of all.
+    pub fn flush_macs(&self, bridge: Option<BridgeId>) {
+        let ids: Vec<BridgeId> = match bridge {
+            Some(bridge) => vec![bridge],
+            None => lock(&self.bridges).bridges().map(|bridge| bridge.id).collect(),
+        };
+        let mut counters = lock(&self.counters);
+        ids.into_iter().for_each(|bridge| counters.forget_macs(bridge, |_| true));
+    }
+
+    /// Packets dropped, by reason.
+    pub fn drops(&self) -> Vec<(DropReason, u64)> {
+        lock(&self.counters).drops()
+    }
+
+    /// What the datapath has done so far.
+    pub fn totals(&self) -> Totals {
+        let flows = lock(&self.flows);
+        let mut totals = Totals::default();
+        for ofproto in flows.bridges.values() {
+            for table in ofproto.table_stats(&flows.tables) {
+                totals.hits += table.matched;
+                totals.misses += table.lookups - table.matched.min(table.lookups);
+                totals.flows += u64::from(table.active);
+            }
+        }
+        totals
+    }
+}
+
+impl Backend for Switch {
+    fn with_tables<T>(
+        &self,
+        bridge: BridgeId,
+        f: impl FnOnce(&mut Ofproto, &mut dyn Rules) -> T,
+    ) -> Option<T> {
+        let flows = &mut *lock(&self.flows);
+        flows.bridges.get_mut(&bridge).map(|ofproto| f(ofproto, &mut flows.tables))
+    }
+
+    fn datapath_id(&self, bridge: BridgeId) -> u64 {
+        let bridges = lock(&self.bridges);
+        bridges.bridges().find(|info| info.id == bridge).map_or(0, |info| info.datapath_id)
+    }
+
+    fn ports(&self, bridge: BridgeId) -> Vec<Port> {
+        lock(&self.bridges).ports(bridge).into_iter().map(openflow_port).collect()
+    }
+
+    fn port_stats(&self, bridge: BridgeId, port: PortNo) -> PortStats {
+        lock(&self.bridges).port_stats(bridge, port)
+    }
+
+    fn now(&self) -> Duration {
+        clock::now()
+    }
+}
+
+/// Link modes are numbered as in OpenFlow 1.0; later versions have put faster rates in between.
+fn port_features(modes: LinkModes) -> u32 {
+    modes.0 & 0x7f | (modes.0 & !0x7f) << 4
+}
+
+fn openflow_port(port: PortInfo) -> Port {
+    Port {
+        number: port.ofport,
+        hw_addr: port.mac,
+        name: port.name,
+        config: if port.admin_down { port_config::PORT_DOWN } else { 0 },
+        state: if port.link_down { port_state::LINK_DOWN } else { 0 },
+        current: port_features(port.media.current),
+        advertised: port_features(port.media.advertised),
+        supported: port_features(port.media.supported),
+        peer: 0,
+    }
+}
+
+/// Follows changes of network devices, for as long as the switch serves.
+///
+/// # Errors
+/// The kernel's, if it can no longer be listened to.
+pub async fn watch_links(switch: Arc<Switch>, mut watch: crate::netdev::LinkWatch) -> io::Result<()> {
+    loop {
+        let event = watch.next().await?;
+        let switch = Arc::clone(&switch);
+        // Attaching takes the kernel some milliseconds.
+        tokio::task::spawn_blocking(move || switch.link_event(&event)).await.map_err(io::Error::other)?;
+    }
+}

@@ -1,0 +1,146 @@
+//! Bridges and ports: learning, flooding, coming and going.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use tests::{
+    lab::Lab,
+    packet::{Echo, Ethernet},
+    tutorial::{self, PLAIN_FLOWS, STEPS},
+    wire::Wire,
+};
+
+const SOON: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_millis(100);
+
+/// A bridge with ports p1, p2, .. and the far ends of their cables, all in one namespace.
+fn bridge(lab: &Lab, name: &str, ports: &[&str]) -> Result<Vec<Wire>> {
+    let hosts = lab.netns(&format!("hosts-{name}"))?;
+    lab.ovs("vsctl", &["add-br", name])?.ok()?;
+    ports
+        .iter()
+        .map(|port| {
+            let peer = format!("{port}-peer");
+            lab.veth(port, &peer, Some(&hosts))?;
+            lab.ovs("vsctl", &["add-port", name, port])?.ok()?;
+            hosts.open_wire(&peer)
+        })
+        .collect()
+}
+
+/// Whose cables a frame comes out of.
+fn arrivals(wires: &[Wire], frame: &[u8]) -> Result<Vec<bool>> {
+    wires.iter().map(|wire| wire.sees(frame, QUIET)).collect()
+}
+
+fn ping(ethernet: &Ethernet) -> Result<Vec<u8>> {
+    let host = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
+    ethernet.echo((host(1), host(2)), Echo::Request, (7, 1), b"payload")
+}
+
+#[test]
+fn normal_floods_until_it_has_learned() -> Result<()> {
+    let lab = Lab::new()?;
+    let _switch = lab.switchd(&[])?;
+    let wires = bridge(&lab, "br0", &["p1", "p2", "p3"])?;
+    let there = Ethernet::default();
+    let frame = ping(&there)?;
+    wires[0].send(&frame)?;
+    assert_eq!(arrivals(&wires, &frame)?, [false, true, true], "nobody knows the destination yet");
+
+    let back = ping(&there.reversed())?;
+    wires[1].send(&back)?;
+    assert_eq!(arrivals(&wires, &back)?, [true, false, false], "the sender was learned");
+    wires[0].send(&frame)?;
+    assert_eq!(arrivals(&wires, &frame)?, [false, true, false], "and so was the answerer");
+
+    let fdb = lab.ovs("appctl", &["fdb/show", "br0"])?.ok()?;
+    for (port, mac) in [("1", "02:00:00:00:00:01"), ("2", "02:00:00:00:00:02")] {
+        let known = fdb.lines().map(|line| line.split_whitespace().take(3).collect::<Vec<_>>());
+        assert_eq!(known.filter(|words| *words == [port, "0", mac]).count(), 1, "{fdb}");
+    }
+    lab.ovs("appctl", &["fdb/flush", "br0"])?.ok()?;
+    wires[0].send(&frame)?;
+    assert_eq!(arrivals(&wires, &frame)?, [false, true, true], "flushed");
+    Ok(())
+}
+
+#[test]
+fn tags_pass_unchanged_and_keep_vlans_apart() -> Result<()> {
+    let lab = Lab::new()?;
+    let _switch = lab.switchd(&[])?;
+    let wires = bridge(&lab, "br0", &["p1", "p2", "p3"])?;
+    let tagged = |vlan| Ethernet { vlan, ..Ethernet::default() };
+    let in_five = ping(&tagged(Some(0x2005)))?;
+    wires[0].send(&in_five)?;
+    assert_eq!(arrivals(&wires, &in_five)?, [false, true, true]);
+    let answer = ping(&tagged(Some(6)).reversed())?;
+    wires[1].send(&answer)?;
+    assert_eq!(arrivals(&wires, &answer)?, [true, false, true], "learned in VLAN 5, not in 6");
+    Ok(())
+}
+
+#[test]
+fn each_port_gets_its_own_bytes() -> Result<()> {
+    let lab = Lab::new()?;
+    let _switch = lab.switchd(&[])?;
+    let wires = bridge(&lab, "br0", &["p1", "p2", "p3"])?;
+    let flow = "in_port=p1,actions=output:2,mod_dl_src:02:00:00:00:00:09,output:3,IN_PORT";
+    tutorial::replace_flows(&lab, &[flow])?;
+    let before = ping(&Ethernet::default())?;
+    let after = ping(&Ethernet { src: [2, 0, 0, 0, 0, 9], ..Ethernet::default() })?;
+    wires[0].send(&before)?;
+    assert_eq!(wires[1].recv(SOON)?.as_ref(), Some(&before));
+    assert_eq!(wires[2].recv(SOON)?.as_ref(), Some(&after));
+    assert_eq!(wires[0].recv(SOON)?.as_ref(), Some(&after));
+    for wire in &wires {
+        assert_eq!(wire.recv(QUIET)?, None);
+    }
+    Ok(())
+}
+
+#[test]
+fn bridges_do_not_meet() -> Result<()> {
+    let lab = Lab::new()?;
+    let _switch = lab.switchd(&[])?;
+    let (one, two) = (bridge(&lab, "br0", &["p1", "p2"])?, bridge(&lab, "br1", &["q1", "q2"])?);
+    let frame = Ethernet { dst: [0xff; 6], ..Ethernet::default() }
+        .arp_request(Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+    one[0].send(&frame)?;
+    assert_eq!(arrivals(&one, &frame)?, [false, true]);
+    assert_eq!(arrivals(&two, &frame)?, [false, false]);
+    assert_eq!(lab.ovs("vsctl", &["list-br"])?.ok()?, "br0\nbr1\n");
+    assert_eq!(lab.ovs("vsctl", &["list-ports", "br1"])?.ok()?, "q1\nq2\n");
+    assert_eq!(lab.ovs("vsctl", &["port-to-br", "q2"])?.ok()?, "br1\n");
+
+    lab.ovs("vsctl", &["del-br", "br1"])?.ok()?;
+    two[0].send(&frame)?;
+    assert_eq!(arrivals(&two, &frame)?, [false, false]);
+    assert_eq!(lab.ovs("vsctl", &["br-exists", "br1"])?.code, 2);
+    Ok(())
+}
+
+#[test]
+fn a_veth_that_comes_back_is_served_again() -> Result<()> {
+    let lab = Lab::new()?;
+    let _switch = lab.switchd(&[])?;
+    let [left, right] = tutorial::set_up(&lab)?;
+    tutorial::replace_flows(&lab, PLAIN_FLOWS)?;
+    lab.exec("ip", &["link", "del", "veth_l0"])?.ok()?;
+    lab.veth("veth_l0", "veth_l1", Some(&left))?;
+    let (near, far) = (left.open_wire("veth_l1")?, right.open_wire("veth_r1")?);
+    let frame = STEPS[0].frame()?;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        near.send(&frame)?;
+        if far.sees(&frame, QUIET)? {
+            return Ok(());
+        }
+        assert!(Instant::now() < deadline, "{}", lab.ovs("vsctl", &["show"])?);
+        thread::sleep(QUIET);
+    }
+}

@@ -1,0 +1,139 @@
+//! Installs what is missing, by Debian's package names; asks first what is there, and never reinstalls.
+
+use std::{env, fs, path::Path, process::Command};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::Uid;
+use tests::scapy::Scapy;
+
+use crate::{
+    bpf::{self, Compiler, Toolchain},
+    cargo,
+};
+
+/// What the machine is to be set up for; each includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Building the project.
+    Build,
+    /// Running the tutorial.
+    Demo,
+    /// Running every test.
+    Test,
+}
+
+/// A program that is used, and the package that brings it.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+    purpose: Purpose,
+}
+
+const fn tool(purpose: Purpose, program: &'static str, package: &'static str, why: &'static str) -> Tool {
+    Tool { program, package, why, purpose }
+}
+
+const TOOLS: &[Tool] = &[
+    tool(Purpose::Demo, "ip", "iproute2", "makes namespaces and cables"),
+    tool(Purpose::Demo, "ethtool", "ethtool", "shows what the switch sets on its ports"),
+    tool(Purpose::Demo, "tcpdump", "tcpdump", "shows packets in the lab"),
+    tool(Purpose::Test, "nc.openbsd", "netcat-openbsd", "moves data over TCP and UDP"),
+    tool(Purpose::Test, "curl", "curl", "fetches a page through the switch"),
+    tool(Purpose::Test, "iperf3", "iperf3", "measures TCP throughput"),
+    tool(Purpose::Test, "ovs-ofctl", "openvswitch-common", "Open vSwitch's own clients, to be served too"),
+    tool(Purpose::Test, "conntrack", "conntrack", "reads the kernel's tracker, which ours is compared with"),
+    tool(Purpose::Test, "nft", "nftables", "switches the kernel's tracker on"),
+];
+
+/// Not a program but a module of Python.
+const SCAPY: Tool = tool(Purpose::Demo, "", "python3-scapy", "sends the tutorial's segments");
+
+/// Debian's compiler with a `core` for BPF.
+const COMPILER: &[(&str, &str)] =
+    &[("rustc-web", "compiles for BPF"), ("libstd-rust-web-dev-bpf", "Rust's core library for BPF")];
+
+/// What bpf-linker is built from.
+const LINKER: &[(&str, &str)] = &[
+    ("llvm-22-dev", "LLVM, of which bpf-linker is made"),
+    ("libpolly-22-dev", "a part of LLVM"),
+    ("libzstd-dev", "needed by LLVM"),
+    ("zlib1g-dev", "needed by LLVM"),
+];
+
+/// Sets the machine up, saying what is installed and why.
+pub fn set_up(purpose: Purpose) -> Result<()> {
+    let tools = TOOLS.iter().filter(|tool| tool.purpose <= purpose && !is_program(tool.program));
+    let scapy = (purpose >= SCAPY.purpose && !Scapy::is_there()).then_some(&SCAPY);
+    let mut missing: Vec<_> = tools.chain(scapy).map(|tool| (tool.package, tool.why)).collect();
+    if Compiler::find().is_none() {
+        missing.extend(COMPILER);
+    }
+    let linker_missing = bpf::find_linker().is_none();
+    if linker_missing {
+        missing.extend(LINKER.iter().filter(|(package, _)| !is_installed(package)));
+    }
+    install(&missing)?;
+    if linker_missing {
+        install_linker()?;
+    }
+    // The proof that it was enough.
+    Toolchain::find()?;
+    Ok(())
+}
+
+fn install(missing: &[(&str, &str)]) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|(package, _)| *package).collect();
+    if !is_debian() {
+        // What is missing to build has a remedy of its own, which this names.
+        Toolchain::find()?;
+        bail!("missing, by the names of Debian's packages: {}", names.join(" "));
+    }
+    if !Uid::effective().is_root() {
+        bail!("packages are missing; as root: apt-get install --no-install-recommends {}", names.join(" "));
+    }
+    for (package, why) in missing {
+        println!("setup: installing {package}: {why}");
+    }
+    apt_get(&["update", "--quiet"])?;
+    apt_get(&[&["install", "--yes", "--quiet", "--no-install-recommends"], &names[..]].concat())
+}
+
+fn apt_get(args: &[&str]) -> Result<()> {
+    cargo::run(Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive"))
+        .with_context(|| format!("apt-get {}", args.join(" ")))
+}
+
+fn install_linker() -> Result<()> {
+    println!("setup: installing bpf-linker: links the datapath for BPF; this takes a minute or two");
+    let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    cargo::run(
+        Command::new(program)
+            .args(["install", "bpf-linker", "--version", "0.13.0"])
+            .args(["--no-default-features", "--features", "llvm-22"])
+            .env("LLVM_PREFIX", "/usr/lib/llvm-22"),
+    )
+    .context("cargo install bpf-linker")
+}
+
+/// Whether a program is in `PATH` or where Debian keeps the administrator's, which users' paths lack.
+fn is_program(name: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).chain(["/usr/sbin".into()]).any(|dir| dir.join(name).is_file())
+}
+
+/// Whether a package of Debian is installed.
+fn is_installed(package: &str) -> bool {
+    let query =
+        Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]).output();
+    query.is_ok_and(|output| output.stdout == b"installed")
+}
+
+fn is_debian() -> bool {
+    Path::new("/usr/bin/apt-get").exists()
+        && fs::read_to_string("/etc/os-release")
+            .is_ok_and(|text| text.lines().any(|line| line == "ID=debian"))
+}
