@@ -54,6 +54,12 @@ pub struct Node {
     pub rank: u32,
     /// Index into [`WIDTHS`].
     pub width: u32,
+    /// Bits of the mask's first word that all rules of the subtable want the same, and (in `common`) what they
+    /// want: a key that differs in one of them needs no probe. Bits are only ever taken away from it, by one
+    /// atomic store, before a rule that wants them otherwise can be seen.
+    pub agreed: u64,
+    /// See `agreed`.
+    pub common: u64,
     /// The key words that the mask uses; those past the last are 31 with an empty mask.
     pub index: [u8; WORDS],
     /// Their masks.
@@ -63,7 +69,16 @@ pub struct Node {
 impl Node {
     /// A node that matches nothing.
     pub const EMPTY: Self =
-        Self { subtable: 0, next: 0, rank: 0, width: 0, index: [31; WORDS], mask: [0; WORDS] };
+        Self {
+        subtable: 0,
+        next: 0,
+        rank: 0,
+        width: 0,
+        agreed: 0,
+        common: 0,
+        index: [31; WORDS],
+        mask: [0; WORDS],
+    };
 }
 
 /// The key of a subtable's entry: the subtable's number and the masked words, of which a map takes as many
@@ -412,7 +427,7 @@ macro_rules! assert_size {
 }
 assert_size!(
     Config = 40,
-    Node = 304,
+    Node = 320,
     Entry = 40,
     RuleCounter = 32,
     Port = 16,

@@ -75,6 +75,15 @@ pub struct Layout {
     pub pad: u16,
 }
 
+/// The same offset, but one of which the BPF verifier knows nothing: having gone through memory, it is not
+/// followed apart for each way that led to it.
+#[inline(always)]
+fn forget(slot: &mut u16, offset: u32) -> u32 {
+    *slot = offset as u16;
+    // SAFETY: a reference is valid for reads.
+    u32::from(unsafe { core::ptr::read_volatile(slot) })
+}
+
 #[inline(always)]
 fn be48(bytes: [u8; 6]) -> u64 {
     let [a, b, c, d, e, f] = bytes;
@@ -107,6 +116,8 @@ pub fn parse<P: Packet>(packet: &P, in_port: u16, key: &mut Key, layout: &mut La
         (kind, offset) = snap(packet, offset);
     }
     words[0] |= u64::from(kind) << 16;
+    let offset = forget(&mut layout.l3, offset);
+    layout.l3 = 0;
     match kind {
         eth_type::IPV4 => ipv4(packet, offset, key, layout),
         eth_type::IPV6 => ipv6(packet, offset, key, layout),
@@ -256,6 +267,8 @@ fn transport<P: Packet>(
     if offset > crate::packet::MAX_OFFSET {
         return;
     }
+    let offset = forget(&mut layout.l4, offset);
+    layout.l4 = 0;
     let checksum = match protocol {
         ip_proto::TCP if len >= 20 => {
             let Some([s0, s1, d0, d1]) = packet.load::<4>(offset) else { return };

@@ -224,7 +224,8 @@ impl Backend for Switch {
     }
 
     fn now(&self) -> Duration {
-        clock::now()
+        // Whole milliseconds, which is what OVS counts in and users expect to see.
+        Duration::from_millis(clock::now().as_millis() as u64)
     }
 }
 

@@ -72,6 +72,17 @@ impl Store for KernelStore {
         }
     }
 
+    fn set_agreed(&mut self, index: u32, agreed: u64, common: u64) {
+        if let Some(slot) = self.nodes.at(index) {
+            let slot = slot.as_ptr();
+            // SAFETY: within the mapping; both sides access the words whole.
+            unsafe {
+                AtomicU64::from_ptr(&raw mut (*slot).common).store(common, Ordering::Release);
+                AtomicU64::from_ptr(&raw mut (*slot).agreed).store(agreed, Ordering::Release);
+            }
+        }
+    }
+
     fn set_op(&mut self, index: u32, op: &Op) {
         if let Some(slot) = self.ops.at(index) {
             // SAFETY: within the mapping; no entry that a packet sees refers to the action.

@@ -18,6 +18,9 @@ pub trait Store {
     /// Sets the successor of a node that packets may be looking at.
     fn link(&mut self, index: u32, next: u32);
 
+    /// Sets what a node's rules agree in, while packets may be looking at it.
+    fn set_agreed(&mut self, index: u32, agreed: u64, common: u64);
+
     /// Fills an action that no entry refers to.
     fn set_op(&mut self, index: u32, op: &Op);
 

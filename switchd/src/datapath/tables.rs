@@ -274,6 +274,9 @@ impl<S: Store> FlowTables<S> {
     fn enlist(&mut self, id: u32, present: bool) -> io::Result<()> {
         let Some(rule) = self.rules.get(id) else { return Ok(()) };
         let (number, priority, masked) = (rule.subtable, rule.priority, rule.masked.clone());
+        if present {
+            self.agree(number, &masked);
+        }
         let Some(subtable) = self.subtables.get_mut(number) else { return Ok(()) };
         let rules = subtable.entries.entry(masked.clone()).or_default();
         if present {
@@ -286,6 +289,27 @@ impl<S: Store> FlowTables<S> {
             }
         }
         self.stage(number, &masked)
+    }
+
+    /// Sees to it that a subtable's nodes do not turn away what a rule with these masked words wants.
+    fn agree(&mut self, number: u32, masked: &[u64]) {
+        let Some(subtable) = self.subtables.get_mut(number) else { return };
+        let Some(&first) = masked.first() else { return };
+        let template = &mut subtable.template;
+        let agreed = template.agreed & !(template.common ^ first);
+        if subtable.entries.is_empty() && subtable.stored.is_empty() {
+            // The first rule: nobody can miss it yet, and no packet finds it before the next version.
+            (template.common, template.agreed) = (first, template.mask[0]);
+        } else if agreed == template.agreed {
+            return;
+        } else {
+            template.agreed = agreed;
+        }
+        let (common, agreed) = (template.common, template.agreed);
+        let listed = self.lists.get(&(subtable.bridge, subtable.table)).into_iter().flatten();
+        for node in listed.filter(|listed| listed.subtable == number).map(|listed| listed.node) {
+            self.store.set_agreed(node, agreed, common);
+        }
     }
 
     fn store_ops(&mut self, ops: &[Op]) -> Result<Block, RuleError> {

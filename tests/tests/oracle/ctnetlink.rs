@@ -65,6 +65,7 @@ pub enum Transport {
         src: u16,
         dst: u16,
     },
+    Other(u8),
     /// ICMP, or ICMPv6 if the addresses are IPv6; the code is zero.
     Icmp {
         id: u16,
@@ -127,6 +128,7 @@ impl Ctnetlink {
 
     /// The attributes of the answer; none if there is no such connection.
     fn request(&self, message: u16, flags: u16, tuple: &Tuple, more: &[u8]) -> Result<Option<Vec<u8>>> {
+        let is_icmp = matches!(tuple.transport, Transport::Icmp { .. });
         let attributes = [tuple_attribute(tuple), more.to_vec()].concat();
         let family = if tuple.src.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let mut request = Vec::with_capacity(HEADER + NFGENMSG + attributes.len());
@@ -148,6 +150,8 @@ impl Ctnetlink {
         match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
             0 => Ok(Some(Vec::new())),
             error if Errno::from_raw(-error) == Errno::ENOENT => Ok(None),
+            // An ICMP type that is neither query nor answer makes no tuple.
+            error if Errno::from_raw(-error) == Errno::EINVAL && is_icmp => Ok(None),
             error => bail!("ctnetlink: {}", Errno::from_raw(-error)),
         }
     }
@@ -169,6 +173,7 @@ fn tuple_attribute(tuple: &Tuple) -> Vec<u8> {
     let transport = match tuple.transport {
         Transport::Tcp { src, dst } => ports(protocol::TCP, src, dst),
         Transport::Udp { src, dst } => ports(protocol::UDP, src, dst),
+        Transport::Other(number) => attribute(CTA_PROTO_NUM, &[number]),
         Transport::Icmp { id, kind } => {
             let (number, first) = if tuple.src.is_ipv4() {
                 (protocol::ICMP, CTA_PROTO_ICMP_ID)

@@ -29,11 +29,11 @@ enum Step {
 #[derive(Clone, Debug)]
 struct Utterance {
     pub from: Side,
-    pub flags: u8,
+    flags: u8,
     seq: Number,
     ack: Number,
-    pub len: u16,
-    pub window: u16,
+    len: u16,
+    window: u16,
     options: Vec<Opt>,
 }
 
@@ -62,12 +62,12 @@ enum Opt {
 #[derive(Clone, Debug)]
 pub struct Packet {
     pub from: Side,
-    pub flags: u8,
-    pub seq: u32,
-    pub ack: u32,
-    pub window: u16,
-    pub len: u16,
-    pub options: Vec<u8>,
+    flags: u8,
+    seq: u32,
+    ack: u32,
+    window: u16,
+    len: u16,
+    options: Vec<u8>,
 }
 
 /// What an end has said and heard.
@@ -168,8 +168,8 @@ impl Packet {
     }
 
     /// As the kernel sees it.
-    pub fn frame(&self, family: Family, port: impl Fn(Side) -> u16) -> Vec<u8> {
-        let socket = |side| SocketAddr::new(family.address(side), port(side));
+    pub fn frame(&self, family: Family, ports: [u16; 2]) -> Vec<u8> {
+        let socket = |side| SocketAddr::new(family.address(side), ports[side as usize]);
         let payload = vec![0; self.len.into()];
         let segment = packet::Segment {
             src: socket(self.from),

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use conntrack_core::Direction;
 use tests::{lab::Lab, netns::Netns, packet::Ethernet, process, wire::Wire};
 
 use crate::ctnetlink::{Ctnetlink, Tuple};
@@ -63,14 +62,6 @@ impl Side {
         match self {
             Self::Left => Self::Right,
             Self::Right => Self::Left,
-        }
-    }
-
-    /// The side that sends in a direction of a connection that this one began.
-    pub fn sender(self, direction: Direction) -> Self {
-        match direction {
-            Direction::Original => self,
-            Direction::Reply => self.other(),
         }
     }
 

@@ -102,6 +102,7 @@ fn inverse(tuple: &Tuple) -> Option<Tuple> {
     let transport = match tuple.transport {
         Transport::Tcp { src, dst } => Transport::Tcp { src: dst, dst: src },
         Transport::Udp { src, dst } => Transport::Udp { src: dst, dst: src },
+        Transport::Other(number) => Transport::Other(number),
         Transport::Icmp { id, kind } if tuple.src.is_ipv4() => {
             Transport::Icmp { id, kind: icmp::invert(kind)? }
         }
