@@ -202,6 +202,22 @@ fn a_syn_on_a_running_connection_is_judged_by_the_answer() {
 }
 
 #[test]
+fn a_rst_of_the_side_whose_syn_was_let_through_does_not_refuse_it() {
+    let mut session = Session::open(segment(SYN, 1000, 0, 0));
+    session.right(segment(SYN | ACK, 2000, 1001, 0));
+    assert_eq!(session.left(segment(SYN, 1000, 0, 0)), accepted(EST, Timer::Keep));
+
+    // Its numbers count, and are of long ago; the acknowledgment number proves nothing.
+    let old = 0u32.wrapping_sub(100_000);
+    let mut same_side = session;
+    assert_eq!(same_side.left(segment(RST | ACK, old, 1001, 0)), accepted(EST, Timer::Keep));
+    assert_eq!(same_side.state(), State::SYN_RECV);
+
+    assert_eq!(session.right(segment(RST | ACK, old, 1001, 0)), accepted(RPL, Timer::Set(10)));
+    assert_eq!(session.state(), State::CLOSE);
+}
+
+#[test]
 fn a_challenge_ack_in_last_ack_is_not_the_last_ack() {
     let mut session = established();
     session.left(segment(FIN | ACK, 101, 201, 0));

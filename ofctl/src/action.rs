@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use crate::field::{Field, Subfield};
 use crate::port::PortNo;
 
-pub use check::{CheckError, check_consistency};
+pub use check::{CheckError, check_consistency, check_goto};
 pub(crate) use openflow10::is_openflow10;
 pub use openflow10::to_openflow10;
 

@@ -169,6 +169,21 @@ impl Switch {
     }
 }
 
+/// How many bytes of flow-mods may wait for their barrier: few enough for the socket to hold them, so that the
+/// switch can always write its refusals while nobody reads them yet.
+const MAX_UNDER_WAY: usize = 32 * 1024;
+
+/// A flow-mod that the switch refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which of those that were sent, from 0.
+    pub flow: usize,
+    /// The transaction id that it was sent with.
+    pub xid: Xid,
+    /// Why.
+    pub error: ErrorMessage,
+}
+
 /// A connection to a switch.
 #[derive(Debug)]
 pub struct Connection<'a> {
@@ -193,24 +208,27 @@ impl Connection<'_> {
     /// # Errors
     /// [`ClientError`], [`Refused`](ClientError::Refused) among them.
     pub fn command(&mut self, message: &Message) -> Result<(), ClientError> {
-        let xid = self.send(message)?;
-        let barrier = self.send(&Message::BarrierRequest)?;
-        let mut refusal = None;
-        loop {
-            match self.receive()? {
-                (from, Message::Error(error)) if from == xid || from == barrier => {
-                    refusal.get_or_insert((from, error));
-                    if from == barrier {
-                        break;
-                    }
-                }
-                (from, Message::BarrierReply) if from == barrier => break,
-                _ => {}
-            }
-        }
-        match refusal {
+        self.send(message)?;
+        match self.barrier()?.into_iter().next() {
             Some((xid, error)) => Err(ClientError::Refused(xid, error)),
             None => Ok(()),
+        }
+    }
+
+    /// Waits until the switch has done all that it was sent. Gives what it refused of that.
+    fn barrier(&mut self) -> Result<Vec<(Xid, ErrorMessage)>, ClientError> {
+        let barrier = self.send(&Message::BarrierRequest)?;
+        let mut refused = Vec::new();
+        loop {
+            match self.receive()? {
+                (from, Message::Error(error)) if from == barrier => {
+                    return Err(ClientError::Refused(from, error));
+                }
+                (from, Message::Error(error)) => refused.push((from, error)),
+                (from, Message::BarrierReply) if from == barrier => return Ok(refused),
+                // Something unasked, such as a port-status.
+                _ => {}
+            }
         }
     }
 
@@ -222,11 +240,13 @@ impl Connection<'_> {
         self.command(&Message::SetFlowFormat(FlowFormat::Nxm))
     }
 
-    /// Sends flow-mods one after the other, in the forms that their matches and tables need.
+    /// Sends flow-mods in the forms that their matches and tables need, many before each barrier: a round trip
+    /// for each would take most of the time. After a refusal those under way are still done, but no more are sent.
     ///
     /// # Errors
-    /// As [`command`](Self::command); what was sent before stays done.
-    pub fn flow_mods(&mut self, flows: &[FlowMod]) -> Result<(), ClientError> {
+    /// As [`command`](Self::command), but for refusals of flow-mods, which are given back; what was sent before
+    /// stays done.
+    pub fn flow_mods(&mut self, flows: &[FlowMod]) -> Result<Vec<Refusal>, ClientError> {
         let format = |flow: &FlowMod| wire::flow_format(&flow.matching, flow.cookie_mask);
         if flows.iter().any(|flow| format(flow) == FlowFormat::Nxm) {
             self.use_nxm()?;
@@ -235,7 +255,32 @@ impl Connection<'_> {
             self.command(&Message::FlowModTableId(true))?;
             self.protocol.flow_mod_table_id = true;
         }
-        flows.iter().try_for_each(|flow| self.command(&Message::FlowMod(format(flow), flow.clone())))
+        let (mut batch, mut first, mut next) = (Vec::new(), 0, 0);
+        let mut xids = Vec::new();
+        loop {
+            while let Some(flow) = flows.get(next).filter(|_| batch.len() < MAX_UNDER_WAY) {
+                let xid = self.next_xid();
+                batch.extend(wire::encode(self.protocol, xid, &Message::FlowMod(format(flow), flow.clone()))?);
+                xids.push(xid);
+                next += 1;
+            }
+            if xids.is_empty() {
+                return Ok(Vec::new());
+            }
+            self.write(&batch)?;
+            let mut refusals = Vec::new();
+            for (xid, error) in self.barrier()? {
+                if let Some(at) = xids.iter().position(|sent| *sent == xid) {
+                    refusals.push(Refusal { flow: first + at, xid, error });
+                }
+            }
+            if !refusals.is_empty() {
+                return Ok(refusals);
+            }
+            batch.clear();
+            xids.clear();
+            first = next;
+        }
     }
 
     /// Asks for statistics and gives each part of the reply to `each`.
@@ -289,11 +334,16 @@ impl Connection<'_> {
     }
 
     fn send(&mut self, message: &Message) -> Result<Xid, ClientError> {
-        let xid = self.switch.last_xid.get().wrapping_add(1);
-        self.switch.last_xid.set(xid);
+        let xid = self.next_xid();
         let bytes = wire::encode(self.protocol, xid, message)?;
         self.write(&bytes)?;
         Ok(xid)
+    }
+
+    fn next_xid(&self) -> Xid {
+        let xid = self.switch.last_xid.get().wrapping_add(1);
+        self.switch.last_xid.set(xid);
+        xid
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {

@@ -140,7 +140,7 @@ pub struct FlowMod {
     pub priority: u16,
     /// The match.
     pub matching: Match,
-    /// The cookie that a new or modified flow gets. None (a modify without `cookie=`): it keeps what it has.
+    /// The cookie that a new or modified flow gets. None: a modified flow keeps what it has.
     pub new_cookie: Option<u64>,
     /// Modifies and deletes touch only flows whose cookie agrees in the mask's bits.
     pub cookie: u64,

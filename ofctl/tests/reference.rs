@@ -26,7 +26,7 @@ fn reference(text: &str) -> Result<String, String> {
 fn ours(text: &str) -> Result<String, String> {
     let flow = parse_flow(text, Command::Add, &NoNames).map_err(|error| error.to_string())?;
     let mut line = String::new();
-    write_flow_mod(&mut line, &flow, &NoNames).unwrap();
+    write_flow_mod(&mut line, 1, &flow, &NoNames).unwrap();
     Ok(line)
 }
 

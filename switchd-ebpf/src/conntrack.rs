@@ -62,8 +62,8 @@ pub trait Connections {
 pub struct Scratch {
     /// The packet's segment, if it is TCP.
     pub segment: tcp::Segment,
-    /// Its options.
-    pub options: [u8; 64],
+    /// Its header, or its options.
+    pub header: [u8; 64],
     /// The action's flags: [`op::CT_COMMIT`] and the like.
     pub flags: u32,
     /// The action's table.
@@ -183,7 +183,6 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
     if machine.layout.l4 == 0 || words[0] >> 48 & 0xff != 0 {
         return None;
     }
-    let at = u32::from(machine.layout.l4);
     let mut ports = Ports {
         src: (words[4] >> 48) as u16,
         dst: (words[4] >> 32) as u16,
@@ -201,12 +200,12 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
         ip_proto::SCTP => Kind::Other(protocol),
         ip_proto::ICMP if ipv4 => {
             let (kind, inverse) = (ports.src as u8, icmp::invert(ports.src as u8)?);
-            echo_ports(run.packet.load::<2>(at + 4)?, inverse, &mut ports, &mut answer);
+            echo_ports(identifier(&run.packet, machine)?, inverse, &mut ports, &mut answer);
             Kind::Icmp(kind)
         }
         ip_proto::ICMPV6 if !ipv4 => {
             let (kind, inverse) = (ports.src as u8, icmp::invert_v6(ports.src as u8)?);
-            echo_ports(run.packet.load::<2>(at + 4)?, inverse, &mut ports, &mut answer);
+            echo_ports(identifier(&run.packet, machine)?, inverse, &mut ports, &mut answer);
             Kind::Icmpv6(kind)
         }
         _ => {
@@ -226,11 +225,26 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
     Some(kind)
 }
 
+/// The identifier of an ICMP query.
+#[inline(always)]
+fn identifier<P: Packet>(packet: &P, machine: &mut Machine) -> Option<u16> {
+    let header = header(packet, machine, 8)?;
+    Some(u16::from_be_bytes([header[4], header[5]]))
+}
+
+/// Reads the first `len` bytes of the transport header into the workspace.
+#[inline(always)]
+fn header<'a, P: Packet>(packet: &P, machine: &'a mut Machine, len: u32) -> Option<&'a [u8; 64]> {
+    let at = u32::from(machine.layout.l4);
+    let buffer = &mut machine.track.header;
+    packet.read(at, buffer, len).then_some(&*buffer)
+}
+
 /// ICMP's stand-in for ports: the identifier, and type and code.
 #[inline(always)]
-fn echo_ports(id: [u8; 2], inverse: u8, ports: &mut Ports, answer: &mut Ports) {
+fn echo_ports(id: u16, inverse: u8, ports: &mut Ports, answer: &mut Ports) {
     let (kind, code) = (ports.src, ports.dst);
-    ports.src = u16::from_be_bytes(id);
+    ports.src = id;
     ports.dst = kind << 8 | code;
     answer.src = ports.src;
     answer.dst = u16::from(inverse) << 8 | code;
@@ -238,16 +252,17 @@ fn echo_ports(id: [u8; 2], inverse: u8, ports: &mut Ports, answer: &mut Ports) {
 
 /// Whether the transport checksum is right, or cannot be judged: there is none, or it is left to the hardware.
 #[inline(always)]
-fn checksum_valid<P: Packet>(packet: &P, machine: &Machine) -> bool {
-    let wire = &machine.wire;
+fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> bool {
+    let wire = machine.wire;
     let protocol = (wire[0] >> 32) as u8;
     let ipv4 = (wire[0] >> 16) as u16 == eth_type::IPV4;
     let (at, mut len) = (u32::from(machine.layout.l4), u32::from(machine.layout.l4_len));
     match protocol {
         _ if machine.layout.partial != 0 => return true,
         ip_proto::UDP => {
-            let Some([l0, l1, c0, c1]) = packet.load::<4>(at + 4) else { return false };
-            let length = u32::from(u16::from_be_bytes([l0, l1]));
+            let Some(header) = header(packet, machine, 8) else { return false };
+            let [c0, c1] = [header[6], header[7]];
+            let length = u32::from(u16::from_be_bytes([header[4], header[5]]));
             if length < 8 || length > len {
                 return false;
             }
@@ -279,7 +294,7 @@ fn checksum_valid<P: Packet>(packet: &P, machine: &Machine) -> bool {
 #[inline(always)]
 fn segment<P: Packet>(packet: &P, machine: &mut Machine) -> Option<()> {
     let at = u32::from(machine.layout.l4);
-    let [s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1] = packet.load::<12>(at + 4)?;
+    let &[_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, ..] = header(packet, machine, 20)?;
     let header = u32::from(offset >> 4) * 4;
     let len = u32::from(machine.layout.l4_len);
     if header < 20 || header > len {
@@ -295,15 +310,10 @@ fn segment<P: Packet>(packet: &P, machine: &mut Machine) -> Option<()> {
         ..tcp::Segment::default()
     };
     let options = header - 20;
-    let mut i = 0;
-    while i < 40 && i < options {
-        let word = packet.load::<4>(at + 20 + i)?;
-        let j = i as usize & 60;
-        let bytes = &mut machine.track.options;
-        [bytes[j], bytes[j + 1], bytes[j + 2], bytes[j + 3]] = word;
-        i += 4;
+    if options > 0 && !packet.read(at + 20, &mut machine.track.header, options) {
+        return None;
     }
-    segment.parse_options(&machine.track.options, options);
+    segment.parse_options(&machine.track.header, options);
     Some(())
 }
 
@@ -434,7 +444,7 @@ fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &
         Timer::Set(seconds) => machine.now + u64::from(seconds) * NANOS,
         Timer::Cap(seconds) => record.expires.min(machine.now + u64::from(seconds) * NANOS),
     };
-    let direction = found.direction as usize & 1;
+    let direction = core::hint::black_box(found.direction as usize) & 1;
     record.packets[direction] += 1;
     record.bytes[direction] += u64::from(machine.len);
     if flags & op::CT_COMMIT != 0 {

@@ -11,6 +11,9 @@ pub trait Packet {
     /// Reads `N` bytes, at most 16.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 
+    /// Reads `len` bytes, 1 to 64, into the beginning of a buffer. On failure the buffer's content is undefined.
+    fn read(&self, offset: u32, buffer: &mut [u8; 64], len: u32) -> bool;
+
     /// Writes `N` bytes, at most 16.
     fn store<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool;
 

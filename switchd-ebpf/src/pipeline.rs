@@ -17,7 +17,7 @@ use crate::key::{HEADER_WORDS, Key, WORDS};
 use crate::layout::{Op, Probe, RuleRef, Tuple6, op};
 use crate::normal;
 use crate::packet::Packet;
-use crate::parse::Layout;
+use crate::parse::{Layout, eth_type};
 use crate::tables::Tables;
 
 /// Nested resubmits, as OVS's MAX_DEPTH.
@@ -318,6 +318,14 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
         }
     }
 
+    /// Whether a stage is the next. Read from memory, so that the verifier, which knows nothing of what is there,
+    /// need not follow each way through a stage into the next one.
+    #[inline(always)]
+    fn is_at(&self, stage: u32) -> bool {
+        // SAFETY: a reference is valid for reads.
+        unsafe { core::ptr::read_volatile(&raw const self.machine.stage) == stage }
+    }
+
     /// Notes why the packet will have been dropped, if nothing else comes of it.
     #[inline(always)]
     pub fn blame(&mut self, reason: DropReason) {
@@ -386,6 +394,10 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
                 self.act(op);
             }
             None => self.machine.end_list(),
+        }
+        // The end of a list is no step of its own.
+        if self.is_at(stage::ACT) && datapath.op(self.machine.pc).is_none_or(|next| next.code == op::END) {
+            self.machine.end_list();
         }
     }
 
@@ -482,6 +494,11 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
 
     #[inline(always)]
     fn decrement_ttl(&mut self) {
+        let kind = (self.machine.key.words[0] >> 16) as u16;
+        if kind != eth_type::IPV4 && kind != eth_type::IPV6 {
+            // As in OVS, other packets have no hops to count, and go on.
+            return;
+        }
         if self.machine.key.words[4] >> 24 & 0xff > 1 {
             self.machine.before_headers_change();
             self.machine.key.words[4] -= 1 << 24;
@@ -548,19 +565,34 @@ impl ConnectionWrite {
     }
 }
 
-/// One step.
+/// One step: from stage to stage, for as long as they follow in the usual order. What goes back takes another
+/// step.
 extern "C" fn step<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_void) -> i64 {
     // SAFETY: `Run::run` passes itself, exclusively borrowed for as long as the loop runs.
     let run = unsafe { &mut *run.cast::<Run<'_, P, D>>() };
-    match run.machine.stage {
-        stage::LOOK_UP => run.look_up(),
-        stage::ACT => run.next_action(),
-        stage::EXAMINE => conntrack::examine(run),
-        stage::VERIFY => conntrack::verify(run),
-        stage::CONNECT => conntrack::connect(run),
-        stage::START => conntrack::start(run),
-        stage::COMMIT => conntrack::commit(run),
-        _ => run.tracked(),
+    if run.is_at(stage::LOOK_UP) {
+        run.look_up();
+    }
+    if run.is_at(stage::ACT) {
+        run.next_action();
+    }
+    if run.is_at(stage::EXAMINE) {
+        conntrack::examine(run);
+    }
+    if run.is_at(stage::VERIFY) {
+        conntrack::verify(run);
+    }
+    if run.is_at(stage::CONNECT) {
+        conntrack::connect(run);
+    }
+    if run.is_at(stage::START) {
+        conntrack::start(run);
+    }
+    if run.is_at(stage::COMMIT) {
+        conntrack::commit(run);
+    }
+    if run.is_at(stage::TRACKED) {
+        run.tracked();
     }
     i64::from(run.machine.done != 0)
 }

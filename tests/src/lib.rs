@@ -10,5 +10,6 @@ pub mod netns;
 pub mod packet;
 pub mod process;
 pub mod scapy;
+pub mod topology;
 pub mod tutorial;
 pub mod wire;

@@ -234,6 +234,43 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     !sum
 }
 
+/// Makes the checksums of a frame right after it was changed: that of IPv4's header, and that of TCP, UDP (but
+/// for one sent without), ICMP or ICMPv6 directly behind it. Lengths and header sizes must be.
+pub fn seal(frame: &mut [u8]) {
+    let ip = if frame[12..14] == VLAN.to_be_bytes() { 18 } else { 14 };
+    let (l4, protocol, addresses) = match u16::from_be_bytes([frame[ip - 2], frame[ip - 1]]) {
+        IPV4 => {
+            let l4 = ip + usize::from(frame[ip] & 0x0f) * 4;
+            put_checksum(&mut frame[ip..l4], 10, &[]);
+            (l4, frame[ip + 9], ip + 12..ip + 20)
+        }
+        IPV6 => (ip + 40, frame[ip + 6], ip + 8..ip + 40),
+        _ => return,
+    };
+    let length = u32::try_from(frame.len() - l4).unwrap_or(u32::MAX).to_be_bytes();
+    let pseudo = [&frame[addresses], &length, &[0, protocol]].concat();
+    let transport = &mut frame[l4..];
+    match IpNumber(protocol) {
+        IpNumber::TCP => put_checksum(transport, 16, &pseudo),
+        IpNumber::UDP if transport[6..8] == [0, 0] => {}
+        IpNumber::UDP => {
+            put_checksum(transport, 6, &pseudo);
+            if transport[6..8] == [0, 0] {
+                transport[6..8].fill(0xff);
+            }
+        }
+        IpNumber::ICMP => put_checksum(transport, 2, &[]),
+        IpNumber::IPV6_ICMP => put_checksum(transport, 2, &pseudo),
+        _ => {}
+    }
+}
+
+fn put_checksum(bytes: &mut [u8], at: usize, pseudo_header: &[u8]) {
+    bytes[at..at + 2].fill(0);
+    let sum = checksum(&[pseudo_header, bytes].concat());
+    bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,6 +299,34 @@ mod tests {
             tagged.udp("[fd00::1]:5".parse().unwrap(), "[fd00::2]:6".parse().unwrap(), b"hi").unwrap();
         assert_eq!(frame[12..18], [0x81, 0, 0x20, 0x64, 0x86, 0xdd]);
         assert_eq!(checksum(&[&frame[26..58], &[0, 10, 0, 17], &frame[58..]].concat()), 0, "UDP");
+    }
+
+    #[test]
+    fn sealing_a_good_frame_changes_nothing() {
+        let (v4, v6) = (["10.0.0.1:5", "10.0.0.2:6"], ["[fd00::1]:5", "[fd00::2]:6"]);
+        for vlan in [None, Some(5)] {
+            let ethernet = Ethernet { vlan, ..Ethernet::default() };
+            for addresses in [v4, v6] {
+                let [src, dst] = addresses.map(|address| address.parse::<SocketAddr>().unwrap());
+                let both = (src.ip(), dst.ip());
+                for frame in [
+                    ethernet.tcp(&Segment::new(src, dst, flags::SYN)).unwrap(),
+                    ethernet.udp(src, dst, b"odd").unwrap(),
+                    ethernet.echo(both, Echo::Request, (1, 2), b"odd").unwrap(),
+                ] {
+                    let mut sealed = frame.clone();
+                    seal(&mut sealed);
+                    assert_eq!(sealed, frame);
+                    let (l3, l4) = if src.is_ipv4() { (14, 34) } else { (14, 54) };
+                    let tag = vlan.map_or(0, |_| 4);
+                    sealed[l3 + tag + 8] ^= 1; // IPv4's TTL or IPv6's source
+                    sealed[l4 + tag + 1] ^= 1;
+                    let changed = sealed.clone();
+                    seal(&mut sealed);
+                    assert_ne!(sealed, changed);
+                }
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use anyhow::Result;
 use tests::{
     lab::Lab,
     packet::{Echo, Ethernet},
+    topology::{self, Datapath},
     tutorial::{self, PLAIN_FLOWS, STEPS},
     wire::Wire,
 };
@@ -17,19 +18,9 @@ use tests::{
 const SOON: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_millis(100);
 
-/// A bridge with ports p1, p2, .. and the far ends of their cables, all in one namespace.
+/// An XDP bridge and the far ends of its cables.
 fn bridge(lab: &Lab, name: &str, ports: &[&str]) -> Result<Vec<Wire>> {
-    let hosts = lab.netns(&format!("hosts-{name}"))?;
-    lab.ovs("vsctl", &["add-br", name])?.ok()?;
-    ports
-        .iter()
-        .map(|port| {
-            let peer = format!("{port}-peer");
-            lab.veth(port, &peer, Some(&hosts))?;
-            lab.ovs("vsctl", &["add-port", name, port])?.ok()?;
-            hosts.open_wire(&peer)
-        })
-        .collect()
+    topology::bridge(lab, name, Datapath::Xdp, ports)
 }
 
 /// Whose cables a frame comes out of.

@@ -130,6 +130,8 @@ impl Toolchain {
             format!("-Clinker={}", self.linker.display()),
             // BTF describes the maps, and names functions in the verifier's log.
             "-Clink-arg=--btf".into(),
+            // Copies and fills of known size become word-wide stores instead of calls of byte-wise loops.
+            "-Clink-arg=--disable-expand-memcpy-in-order".into(),
             "-Cdebuginfo=2".into(),
             // The third instruction set has atomics that return a value.
             "-Ctarget-cpu=v3".into(),

@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask help`.
 
+mod bench;
 mod bpf;
 mod cargo;
 mod demo;
@@ -34,6 +35,11 @@ enum Task {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
+    /// Measure the datapath beside a bare XDP redirect
+    Bench {
+        /// Only measurements whose name contains this
+        filter: Option<String>,
+    },
     /// Keep a lab to play in
     #[command(subcommand)]
     Lab(lab::Action),
@@ -59,6 +65,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::BuildEbpf => build_ebpf()?,
         Task::Demo => return demo::run(),
         Task::Test { filter } => test(filter.as_deref())?,
+        Task::Bench { filter } => bench::run(filter.as_deref())?,
         Task::Lab(action) => lab::run(*action)?,
         Task::Install(options) => install::run(options)?,
     }

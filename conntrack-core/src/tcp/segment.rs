@@ -104,7 +104,7 @@ impl Segment {
     /// The buffer is larger than options can be, so that a masked index is always inside it. Parsing stops
     /// at an option that is cut or has an impossible length, and what came before it counts, as in Linux;
     /// and after SACK blocks, for the two other options come with a SYN only, which has nothing to SACK.
-    #[inline]
+    #[inline(always)]
     pub fn parse_options(&mut self, bytes: &[u8; 64], len: u32) {
         self.options = 0;
         self.window_scale = 0;

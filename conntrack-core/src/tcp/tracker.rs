@@ -225,7 +225,7 @@ fn reset(connection: &Connection, direction: Direction, segment: &Segment) -> St
         // The receiver will answer with a challenge ACK; if that is answered by an exact RST, so be it.
         new = tcp.state;
     }
-    // It refuses a SYN, or an ACK of a half-open connection, that was let through.
+    // It refuses a SYN of the other side, or an ACK of a half-open connection, that was let through.
     let answered = connection.status & status::SEEN_REPLY != 0;
     let may_refuse = (answered && tcp.last_kind == Kind::SYN && tcp.last_direction != direction as u8)
         || (!assured && tcp.last_kind == Kind::ACK);

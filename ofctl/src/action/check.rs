@@ -9,6 +9,9 @@ use crate::field::{Field, Prerequisite, Subfield};
 use crate::flow::Match;
 use crate::port::PortNo;
 
+const TCP: u128 = 6;
+const UDP: u128 = 17;
+
 /// Why OpenFlow refuses the actions of a flow; the names are those of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("actions are invalid with specified match ({})", self.name())]
@@ -23,6 +26,8 @@ pub enum CheckError {
     BadSetLen,
     /// `ct` with `exec` or a NAT range, but without `commit`.
     BadArgument,
+    /// `goto_table` that does not go forward: that it does is what makes a pipeline of them end.
+    BadTableId,
 }
 
 impl CheckError {
@@ -35,6 +40,7 @@ impl CheckError {
             Self::BadSetArgument => "OFPBAC_BAD_SET_ARGUMENT",
             Self::BadSetLen => "OFPBAC_BAD_SET_LEN",
             Self::BadArgument => "OFPBAC_BAD_ARGUMENT",
+            Self::BadTableId => "OFPBIC_BAD_TABLE_ID",
         }
     }
 }
@@ -48,6 +54,18 @@ pub fn check_consistency(matching: &Match, actions: &[Action]) -> Result<(), Che
     // The packets, as the actions so far have made them: only the VLAN tag decides about later actions.
     let mut packets = *matching;
     actions.iter().try_for_each(|action| check(&mut packets, action))
+}
+
+/// Checks that each `goto_table` of a flow in table `from` goes forward, and no further than to `last`.
+///
+/// # Errors
+/// [`CheckError::BadTableId`].
+pub fn check_goto(from: u8, last: u8, actions: &[Action]) -> Result<(), CheckError> {
+    let forward = |action: &Action| match action {
+        Action::GotoTable(to) => from < *to && *to <= last,
+        _ => true,
+    };
+    if actions.iter().all(forward) { Ok(()) } else { Err(CheckError::BadTableId) }
 }
 
 fn check(packets: &mut Match, action: &Action) -> Result<(), CheckError> {
@@ -86,6 +104,11 @@ fn demand(packets: &Match, prerequisite: Prerequisite) -> Result<(), CheckError>
     if prerequisite.holds(packets) { Ok(()) } else { Err(CheckError::MatchInconsistent) }
 }
 
+/// Unlike [`Prerequisite::Tcp`] and its kind, this takes later fragments, too: they are tracked with the first.
+fn demand_protocol(packets: &Match, number: u128) -> Result<(), CheckError> {
+    if packets.exact(Field::IpProto) == Some(number) { Ok(()) } else { Err(CheckError::MatchInconsistent) }
+}
+
 fn readable(packets: &Match, field: Field) -> Result<(), CheckError> {
     demand(packets, field.info().prerequisite)
 }
@@ -110,8 +133,8 @@ fn check_output(port: PortNo) -> Result<(), CheckError> {
 fn check_ct(packets: &mut Match, ct: &Ct) -> Result<(), CheckError> {
     demand(packets, Prerequisite::Ip)?;
     match ct.alg {
-        Some(Alg::Ftp) => demand(packets, Prerequisite::Tcp)?,
-        Some(Alg::Tftp) => demand(packets, Prerequisite::Udp)?,
+        Some(Alg::Ftp) => demand_protocol(packets, TCP)?,
+        Some(Alg::Tftp) => demand_protocol(packets, UDP)?,
         None => {}
     }
     if let Zone::Field(Subfield { field, n_bits, .. }) = ct.zone {

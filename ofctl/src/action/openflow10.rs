@@ -2,11 +2,20 @@
 
 use super::{Action, Ct, Direction};
 use crate::field::{Field, Subfield, ones};
+use crate::flow::Match;
 
-/// The same actions without those that OpenFlow 1.0 does not know: `set_field` becomes a `mod_` action where
-/// the field has one, else loads of the runs of bits that it writes; `goto_table` becomes a resubmit.
+/// The actions of a flow without those that OpenFlow 1.0 does not know: `set_field` becomes a `mod_` action where
+/// the field has one, else loads of the runs of bits that it writes; `goto_table` becomes a resubmit; `push_vlan`
+/// becomes `mod_vlan_vid`, which adds a tag where there is none. Where there may be one, `push_vlan` stays as it is.
 #[must_use]
-pub fn to_openflow10(actions: &[Action]) -> Vec<Action> {
+pub fn to_openflow10(matching: &Match, actions: &[Action]) -> Vec<Action> {
+    const TAG: u128 = 0x1000;
+    let (tci, mask) = matching.get(Field::VlanTci);
+    lower(actions, mask & TAG != 0 && tci & TAG == 0)
+}
+
+/// Lowers actions on packets that are known to have no VLAN tag, or not.
+fn lower(actions: &[Action], mut untagged: bool) -> Vec<Action> {
     let mut lowered = Vec::with_capacity(actions.len());
     for action in actions {
         match action {
@@ -16,14 +25,28 @@ pub fn to_openflow10(actions: &[Action]) -> Vec<Action> {
             Action::GotoTable(table) => {
                 lowered.push(Action::Resubmit { port: None, table: Some(*table), ct: false });
             }
+            Action::PushVlan(_) if untagged => lowered.push(Action::ModVlanVid(0)),
             Action::Ct(ct) => {
-                lowered.push(Action::Ct(Box::new(Ct { exec: to_openflow10(&ct.exec), ..(**ct).clone() })));
+                let exec = lower(&ct.exec, untagged);
+                lowered.push(Action::Ct(Box::new(Ct { exec, ..(**ct).clone() })));
             }
-            Action::Clone(actions) => lowered.push(Action::Clone(to_openflow10(actions))),
+            Action::Clone(actions) => lowered.push(Action::Clone(lower(actions, untagged))),
             other => lowered.push(other.clone()),
         }
+        untagged = matches!(action, Action::StripVlan) || untagged && !may_tag(action);
     }
     lowered
+}
+
+/// Whether packets may have a VLAN tag after this that had none before.
+fn may_tag(action: &Action) -> bool {
+    let field = match action {
+        Action::PushVlan(_) | Action::ModVlanVid(_) | Action::ModVlanPcp(_) => return true,
+        Action::SetField { field, .. } => *field,
+        Action::Load { dst, .. } | Action::Move { dst, .. } => dst.field,
+        _ => return false,
+    };
+    matches!(field, Field::VlanTci | Field::VlanVid | Field::VlanPcp | Field::DlVlan | Field::DlVlanPcp)
 }
 
 fn whole_load(field: Field, value: u8) -> Action {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read};
 
-use ofctl::client::{ClientError, Switch};
+use ofctl::client::{ClientError, Refusal, Switch};
 use ofctl::flow::{Command, FlowFilter, FlowMod, Match};
 use ofctl::port::{NoNames, PortMap, PortNames, PortNo};
 use ofctl::print::{write_flow, write_flow_mod};
@@ -30,7 +30,7 @@ fn change(context: &Context, target: &str, text: &str, command: Command) -> Resu
     let switch = context.switch(target)?;
     let names = port_names(&switch)?;
     let flow = syntax::parse_flow(text, command, &names)?;
-    send(&switch, &[flow])
+    send(&switch, &[flow], |_| String::new())
 }
 
 /// All lines are read before any is sent, so that a mistake in the last changes nothing.
@@ -39,16 +39,19 @@ pub fn add_flows(context: &Context, arguments: &[String]) -> Result<(), CliError
     let names = port_names(&switch)?;
     let file = &arguments[1];
     let text = read(file)?;
-    let mut flows = Vec::new();
+    let (mut flows, mut lines) = (Vec::new(), Vec::new());
     for (line, number) in text.lines().zip(1..) {
         let flow = syntax::parse_flow_line(line, Command::Add, &names).map_err(|error| CliError::Line {
             file: file.clone(),
             line: number,
             error,
         })?;
-        flows.extend(flow);
+        if let Some(flow) = flow {
+            flows.push(flow);
+            lines.push(number);
+        }
     }
-    send(&switch, &flows)
+    send(&switch, &flows, |flow| format!("{file}:{}: refused by the switch:\n", lines[flow]))
 }
 
 /// The text of a file, or of the standard input for `-`.
@@ -67,14 +70,17 @@ fn read(file: &str) -> Result<String, CliError> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn send(switch: &Switch, flows: &[FlowMod]) -> Result<(), CliError> {
+/// Sends flow-mods; `place` says before each refusal where the flow of that index stands.
+fn send(switch: &Switch, flows: &[FlowMod], place: impl Fn(usize) -> String) -> Result<(), CliError> {
     let mut connection = switch.connect()?;
-    connection.flow_mods(flows).map_err(|error| match error {
-        ClientError::Refused(xid, error) => {
-            CliError::Refused(refusal::describe(connection.protocol(), xid, &error))
-        }
-        error => error.into(),
-    })
+    let refusals = connection.flow_mods(flows)?;
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    let describe = |Refusal { flow, xid, error }: &Refusal| {
+        place(*flow) + &refusal::describe(connection.protocol(), *xid, error)
+    };
+    Err(CliError::Refused(refusals.iter().map(describe).collect()))
 }
 
 pub fn dump_flows(context: &Context, arguments: &[String]) -> Result<(), CliError> {
@@ -142,9 +148,10 @@ pub fn parse_flow(context: &Context, arguments: &[String]) -> Result<(), CliErro
     let flow = syntax::parse_flow(&arguments[0], command, &NoNames)?;
     let format = wire::flow_format(&flow.matching, flow.cookie_mask);
     let message = Message::FlowMod(format, flow.clone());
-    wire::encode(Protocol::default(), 1, &message)?;
+    let xid = 1;
+    wire::encode(Protocol::default(), xid, &message)?;
     let mut line = String::new();
-    let _ = write_flow_mod(&mut line, &flow, &NoNames);
+    let _ = write_flow_mod(&mut line, xid, &flow, &NoNames);
     // OVS chooses NXM for the sake of an action, too, though OpenFlow 1.0's own flow-mod could carry it.
     let format = if line.starts_with("NXT") { FlowFormat::Nxm } else { format };
     let (usable, chosen) = match (format, flow.table) {

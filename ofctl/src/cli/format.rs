@@ -129,10 +129,10 @@ pub fn ports(xid: Xid, ports: &[PortStats], names: Option<&PortMap>) -> String {
     };
     let mut text = format!("OFPST_PORT reply (xid={xid:#x}): {} ports\n", ports.len());
     for port in ports {
-        text.push_str("  port ");
-        let mut name = String::new();
-        let _ = write_port(&mut name, port.number, names);
-        let _ = write!(text, "{name:>2}: ");
+        // One digit and its name are indented as two digits are.
+        text.push_str(if port.number.0 < 10 { "  port  " } else { "  port " });
+        let _ = write_port(&mut text, port.number, names);
+        text.push_str(": ");
         let received = [
             ("pkts", port.rx_packets),
             ("bytes", port.rx_bytes),

@@ -10,6 +10,13 @@ use ofctl::wire::{self, ErrorMessage, Header, Message, Protocol, Xid};
 pub fn describe(protocol: Protocol, xid: Xid, error: &ErrorMessage) -> String {
     let mut text = format!("OFPT_ERROR (xid={xid:#x}): {}\n", error.code);
     let Some(header) = Header::parse(&error.data) else { return text };
+    let decoded = wire::decode(protocol, &error.data);
+    if let Ok((xid, Message::FlowMod(_, flow))) = &decoded {
+        // Writing to a string cannot fail.
+        let _ = write_flow_mod(&mut text, *xid, flow, &NoNames);
+        text.push('\n');
+        return text;
+    }
     let name = name(header.kind, &error.data);
     let _ = write!(text, "{name} (xid={:#x}):", header.xid);
     if error.data.len() < usize::from(header.length) {
@@ -17,21 +24,12 @@ pub fn describe(protocol: Protocol, xid: Xid, error: &ErrorMessage) -> String {
         dump(&mut text, &error.data);
         return text;
     }
-    match wire::decode(protocol, &error.data) {
-        Ok((_, Message::FlowMod(_, flow))) => {
-            let mut line = String::new();
-            let _ = write_flow_mod(&mut line, &flow, &NoNames);
-            // The line begins with the name and a transaction id of its own.
-            let body = line.split_once(": ").map_or("", |(_, body)| body);
-            let _ = writeln!(text, " {body}");
-        }
+    match decoded {
         Ok(_) => text.push('\n'),
-        Err(error) => {
-            let _ = writeln!(text, " ***decode error: {}***", error.code);
+        Err(wrong) => {
+            let _ = writeln!(text, " ***decode error: {}***", wrong.code);
+            dump(&mut text, &error.data);
         }
-    }
-    if wire::decode(protocol, &error.data).is_err() {
-        dump(&mut text, &error.data);
     }
     text
 }

@@ -36,11 +36,12 @@ fn whole(mask: Key, at: Location) -> bool {
     mask.get(at) == ones(at.bits)
 }
 
-/// No tag, or a tag with its id, its priority, or both.
+/// No tag, or a tag with its id, its priority, or both. The bit for "there is a tag" is not on the wire, so a
+/// value without it that is not zero would come out as another.
 fn vlan(matching: &Match) -> bool {
     let (tci, mask) = (matching.key.get(key::VLAN_TCI), matching.mask.get(key::VLAN_TCI));
     match mask {
-        0xffff => true,
+        0xffff => tci == 0 || tci & 0x1000 != 0,
         0x1fff | 0xf000 => tci & 0x1000 != 0,
         _ => false,
     }

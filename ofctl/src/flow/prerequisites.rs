@@ -3,6 +3,7 @@
 use std::fmt;
 
 use switchd_ebpf::key::{self, Location};
+use switchd_ebpf::parse::FRAG_LATER;
 use thiserror::Error;
 
 use super::Match;
@@ -25,6 +26,8 @@ impl Prerequisite {
         let eth_type = || matching.exact(Field::EthType);
         let all = |needed: &[Self]| needed.iter().all(|one| one.holds(matching));
         let protocol = |number| Self::Ip.holds(matching) && matching.exact(Field::IpProto) == Some(number);
+        // A later fragment has no ports. As in OVS, only its bit in the value counts, and ICMP is let pass.
+        let later = matching.key.get(key::IP_FRAG) & u128::from(FRAG_LATER) != 0;
         let nd =
             |icmp_type| Self::Icmpv6.holds(matching) && matching.exact(Field::Icmpv6Type) == Some(icmp_type);
         match self {
@@ -34,9 +37,9 @@ impl Prerequisite {
             Self::Ipv4 => eth_type() == Some(ETH_TYPE_IPV4),
             Self::Ipv6 => eth_type() == Some(ETH_TYPE_IPV6),
             Self::Ip => matches!(eth_type(), Some(ETH_TYPE_IPV4 | ETH_TYPE_IPV6)),
-            Self::Tcp => protocol(6),
-            Self::Udp => protocol(17),
-            Self::Sctp => protocol(132),
+            Self::Tcp => protocol(6) && !later,
+            Self::Udp => protocol(17) && !later,
+            Self::Sctp => protocol(132) && !later,
             Self::Icmp => Self::Ipv4.holds(matching) && protocol(1),
             Self::Icmpv6 => Self::Ipv6.holds(matching) && protocol(58),
             Self::Nd => nd(135) || nd(136),

@@ -113,8 +113,6 @@ fn write_resubmit(
     out.write_str("resubmit(")?;
     if let Some(port) = port {
         write_port(out, port, ports)?;
-    } else if table.is_none() {
-        out.write_str("IN_PORT")?;
     }
     out.write_str(",")?;
     if let Some(table) = table {
@@ -174,10 +172,10 @@ fn write_nat(out: &mut dyn Write, nat: &Nat) -> fmt::Result {
         Some(Direction::Src) => "nat(src",
         Some(Direction::Dst) => "nat(dst",
     })?;
-    if let Some(addresses) = &nat.addresses {
-        out.write_str("=")?;
-        write_addresses(out, addresses, nat.ports.is_some())?;
-    }
+    // As in OVS, flags are shown beside a range only: without one there is nothing to choose from.
+    let Some(addresses) = &nat.addresses else { return out.write_str(")") };
+    out.write_str("=")?;
+    write_addresses(out, addresses, nat.ports.is_some())?;
     if let Some(ports) = &nat.ports {
         write!(out, ":{}", ports.start())?;
         if ports.end() != ports.start() {

@@ -7,6 +7,7 @@ use super::{write_actions, write_match, write_port};
 use crate::action::{self, Action};
 use crate::flow::{Command, DEFAULT_PRIORITY, Flags, FlowEntry, FlowMod, Match, fits_openflow10};
 use crate::port::{PortNames, PortNo};
+use crate::wire::Xid;
 
 /// Writes a flow as a line of `dump-flows` has it, with the blank before it and without a line end:
 /// ` cookie=0x0, duration=9.171s, table=0, n_packets=6, ... priority=50,tcp,in_port=1 actions=ct(table=0)`.
@@ -52,12 +53,12 @@ pub fn write_flow(out: &mut dyn Write, flow: &FlowEntry, stats: bool, ports: &dy
     write_actions(out, &flow.actions, ports)
 }
 
-/// Writes a flow-mod as `parse-flow` does, in the words that OpenFlow 1.0 with Nicira's extensions has for it:
-/// `OFPT_FLOW_MOD (xid=0x1): ADD priority=50,tcp actions=drop`.
+/// Writes a flow-mod as OVS prints the message with that transaction id, in the words that OpenFlow 1.0 with
+/// Nicira's extensions has for it: `OFPT_FLOW_MOD (xid=0x1): ADD priority=50,tcp actions=drop`.
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_flow_mod(out: &mut dyn Write, flow: &FlowMod, ports: &dyn PortNames) -> fmt::Result {
+pub fn write_flow_mod(out: &mut dyn Write, xid: Xid, flow: &FlowMod, ports: &dyn PortNames) -> fmt::Result {
     let message = if needs_nicira(flow) { "NXT_FLOW_MOD" } else { "OFPT_FLOW_MOD" };
     let command = match flow.command {
         Command::Add => "ADD",
@@ -66,7 +67,7 @@ pub fn write_flow_mod(out: &mut dyn Write, flow: &FlowMod, ports: &dyn PortNames
         Command::Delete => "DEL",
         Command::DeleteStrict => "DEL_STRICT",
     };
-    write!(out, "{message} (xid=0x1): {command} ")?;
+    write!(out, "{message} (xid={xid:#x}): {command} ")?;
     if let Some(table) = flow.table.filter(|table| *table != 0) {
         write!(out, "table:{table} ")?;
     }
@@ -90,7 +91,7 @@ pub fn write_flow_mod(out: &mut dyn Write, flow: &FlowMod, ports: &dyn PortNames
     }
     write_flags(out, flow.flags)?;
     out.write_str("actions=")?;
-    write_actions(out, &action::to_openflow10(&flow.actions), ports)
+    write_actions(out, &action::to_openflow10(&flow.matching, &flow.actions), ports)
 }
 
 /// Whether OVS sends this as Nicira's message because OpenFlow 1.0's own cannot say it.
@@ -130,7 +131,8 @@ fn write_flags(out: &mut dyn Write, flags: Flags) -> fmt::Result {
     all.iter().filter(|(set, _)| *set).try_for_each(|(_, flag)| out.write_str(flag))
 }
 
-/// Whole seconds without a fraction, milliseconds with three digits, anything finer with nine.
+/// As OVS writes them: whole seconds without a fraction, whole milliseconds with three digits, anything finer with
+/// as many digits as it takes.
 struct Seconds(Duration);
 
 impl fmt::Display for Seconds {
@@ -139,7 +141,10 @@ impl fmt::Display for Seconds {
         match nanoseconds {
             0 => write!(f, "{seconds}s"),
             _ if nanoseconds % 1_000_000 == 0 => write!(f, "{seconds}.{:03}s", nanoseconds / 1_000_000),
-            _ => write!(f, "{seconds}.{nanoseconds:09}s"),
+            _ => {
+                let fraction = format!("{nanoseconds:09}");
+                write!(f, "{seconds}.{}s", fraction.trim_end_matches('0'))
+            }
         }
     }
 }

@@ -80,7 +80,10 @@ fn durations() {
     for (duration, text) in [
         (Duration::from_secs(3), "duration=3s,"),
         (Duration::from_millis(3007), "duration=3.007s,"),
+        (Duration::from_millis(3500), "duration=3.500s,"),
         (Duration::from_nanos(3_000_000_001), "duration=3.000000001s,"),
+        (Duration::from_nanos(548_000_010), "duration=0.54800001s,"),
+        (Duration::from_nanos(3_123_456_000), "duration=3.123456s,"),
     ] {
         flow.duration = duration;
         assert!(line(&flow, true, &NoNames).contains(text), "{text}");

@@ -14,7 +14,7 @@ mod number;
 mod tests;
 mod value;
 
-use crate::action::check_consistency;
+use crate::action::{check_consistency, check_goto};
 use crate::flow::{Command, Flags, FlowFilter, FlowMod};
 use crate::port::{PortNames, PortNo};
 use items::{GrammarError, Item, Items, split_actions};
@@ -24,6 +24,9 @@ use number::{number, u64_or_minus_one};
 pub use action::parse_actions;
 pub use error::{ActionError, CtError, ParseError, SubfieldError, ValueError};
 pub use value::port as parse_port;
+
+/// The highest table number: 255 means all tables, or the current one.
+const LAST_TABLE: u8 = 254;
 
 /// Reads a flow: `table=0, priority=50, tcp, in_port=1, actions=output:2`.
 ///
@@ -43,6 +46,14 @@ pub fn parse_flow(text: &str, command: Command, ports: &dyn PortNames) -> Result
     };
     parse_items(items, &mut flow, ports)?;
     check_consistency(&flow.matching, &flow.actions)?;
+    if let Some(table) = flow.table {
+        check_goto(table, LAST_TABLE, &flow.actions)?;
+    }
+    let modifies = matches!(command, Command::Modify | Command::ModifyStrict);
+    if modifies && flow.cookie_mask == 0 {
+        // A modify that looks for no cookie may add the flow, which then needs one; so OVS always sends one.
+        flow.new_cookie.get_or_insert(0);
+    }
     Ok(flow)
 }
 

@@ -225,7 +225,7 @@ fn frag(text: &str) -> Result<(u128, u128), ValueError> {
         "no" => Ok((0, ANY | LATER)),
         "yes" => Ok((ANY, ANY)),
         "first" => Ok((ANY, ANY | LATER)),
-        "later" => Ok((LATER, LATER)),
+        "later" => Ok((ANY | LATER, ANY | LATER)),
         "not_later" => Ok((0, LATER)),
         _ => Err(ValueError::Frag(text.into())),
     }

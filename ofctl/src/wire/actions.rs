@@ -6,6 +6,7 @@ use super::buf::{Put, Reader, Result};
 use super::error::{EncodeError, ErrorCode, NICIRA};
 use super::nicira_actions;
 use crate::action::{Action, Direction, to_openflow10};
+use crate::flow::Match;
 use crate::port::PortNo;
 
 // Types (OFPAT10_*).
@@ -62,7 +63,7 @@ fn put_one(out: &mut Vec<u8>, action: &Action) -> Result<(), EncodeError> {
         }
         Action::ModNwTos(tos) => put_short(out, SET_NW_TOS, |out| out.u8(*tos)),
         Action::SetField { .. } | Action::ModNwEcn(_) | Action::ModNwTtl(_) | Action::GotoTable(_) => {
-            return put(out, &to_openflow10(slice::from_ref(action)));
+            return put(out, &to_openflow10(&Match::ANY, slice::from_ref(action)));
         }
         _ => return nicira_actions::put(out, action),
     }

@@ -8,6 +8,7 @@ use super::error::{EncodeError, ErrorCode};
 use super::message::{FlowRemoved, Protocol, RemovedReason};
 use super::nxm;
 use super::ofp_match;
+use crate::action::to_openflow10;
 use crate::flow::{Command, Flags, FlowMod, Match};
 use crate::port::PortNo;
 
@@ -29,7 +30,7 @@ pub(super) fn put(out: &mut Vec<u8>, protocol: Protocol, flow: &FlowMod) -> Resu
     ofp_match::put(out, &flow.matching);
     out.u64(wire_cookie(flow));
     put_common(out, protocol, flow)?;
-    actions::put(out, &flow.actions)
+    put_actions(out, flow)
 }
 
 /// Appends NXT_FLOW_MOD's body.
@@ -40,7 +41,11 @@ pub(super) fn put_nxm(out: &mut Vec<u8>, protocol: Protocol, flow: &FlowMod) -> 
     out.zeros(8);
     let len = nxm::put_padded_match(out, &flow.matching, (flow.cookie, flow.cookie_mask));
     out[len_at..len_at + 2].copy_from_slice(&len.to_be_bytes());
-    actions::put(out, &flow.actions)
+    put_actions(out, flow)
+}
+
+fn put_actions(out: &mut Vec<u8>, flow: &FlowMod) -> Result<(), EncodeError> {
+    actions::put(out, &to_openflow10(&flow.matching, &flow.actions))
 }
 
 /// Appends what the two forms share: from the command to the flags.

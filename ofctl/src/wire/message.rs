@@ -356,7 +356,8 @@ pub enum StatsRequest {
 pub struct StatsReply {
     /// The statistics.
     pub body: StatsBody,
-    /// Another part follows. Ignored by the encoder, which sets the flag where it splits.
+    /// Another part follows. The encoder says so, too, in all but the last of the messages that it splits `body`
+    /// into.
     pub more: bool,
 }
 

@@ -27,6 +27,7 @@ pub use message::*;
 
 use buf::Put;
 
+use crate::action::Action;
 use crate::flow::{Match, fits_openflow10};
 
 /// The eight bytes that every message begins with.
@@ -123,6 +124,17 @@ pub fn hello_failed(xid: Xid, peer: VersionSet) -> Vec<u8> {
 #[must_use]
 pub fn flow_format(matching: &Match, cookie_mask: u64) -> FlowFormat {
     if cookie_mask == 0 && fits_openflow10(matching) { FlowFormat::OpenFlow10 } else { FlowFormat::Nxm }
+}
+
+/// The length of actions in a message, in bytes.
+///
+/// # Errors
+/// [`EncodeError`] when the version cannot say them.
+pub fn actions_len(protocol: Protocol, actions: &[Action]) -> Result<usize, EncodeError> {
+    let Protocol { version: Version::V10, .. } = protocol;
+    let mut out = Vec::new();
+    actions::put(&mut out, actions)?;
+    Ok(out.len())
 }
 
 /// One message: header, then what `body` writes.

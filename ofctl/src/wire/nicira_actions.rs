@@ -34,6 +34,9 @@ const CURRENT_TABLE: u8 = 0xff;
 /// How much of a packet a register's controller port gets.
 const REG_MAX_LEN: u16 = 0xffff;
 
+/// OpenFlow 1.0 can give a tag only to packets that have none, and those the match must tell.
+const SECOND_TAG: &str = "push_vlan of packets that may have a tag (match vlan_tci=0, too, or strip_vlan first)";
+
 /// What comes before a Nicira action's own fields: type, length, vendor, subtype.
 const HEADER_LEN: usize = 10;
 
@@ -86,7 +89,7 @@ pub(super) fn put(out: &mut Vec<u8>, action: &Action) -> Result<(), EncodeError>
             out.put(bytes);
             Ok(())
         }),
-        Action::PushVlan(_) => Err(EncodeError::Unsupported("push_vlan")),
+        Action::PushVlan(_) => Err(EncodeError::Unsupported(SECOND_TAG)),
         Action::Output { .. }
         | Action::SetField { .. }
         | Action::ModDl(..)

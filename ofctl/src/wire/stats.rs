@@ -146,11 +146,11 @@ fn take_table(reader: &mut Reader<'_>) -> Result<Option<u8>> {
 
 /// Encodes a reply as one message or, where a list is too long, as several. `message` makes a message of a body.
 pub(super) fn reply_parts(
-    body: &StatsBody,
+    reply: &StatsReply,
     message: impl Fn(&[u8]) -> Result<Vec<u8>, EncodeError>,
 ) -> Result<Vec<u8>, EncodeError> {
     let mut parts = Parts { head: Vec::new(), part: Vec::new(), out: Vec::new(), message };
-    match body {
+    match &reply.body {
         StatsBody::Desc(desc) => {
             put_type(&mut parts.head, DESC, 0);
             parts.entry(&entry(|out| put_desc(out, desc)))?;
@@ -183,7 +183,8 @@ pub(super) fn reply_parts(
             queues.iter().try_for_each(|queue| parts.entry(&entry(|out| put_queue(out, queue))))?;
         }
     }
-    parts.finish()
+    parts.flush(if reply.more { MORE } else { 0 })?;
+    Ok(parts.out)
 }
 
 fn entry(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -219,11 +220,6 @@ impl<F: Fn(&[u8]) -> Result<Vec<u8>, EncodeError>> Parts<F> {
         body.append(&mut self.part);
         self.out.put(&(self.message)(&body)?);
         Ok(())
-    }
-
-    fn finish(mut self) -> Result<Vec<u8>, EncodeError> {
-        self.flush(0)?;
-        Ok(self.out)
     }
 }
 

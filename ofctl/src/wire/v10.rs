@@ -97,7 +97,7 @@ pub(super) fn encode(protocol: Protocol, xid: Xid, message: &Message) -> Result<
             Ok(())
         }),
         Message::StatsReply(reply) => {
-            stats::reply_parts(&reply.body, |part| message_of(STATS_REPLY, xid, |out| put_all(out, part)))
+            stats::reply_parts(reply, |part| message_of(STATS_REPLY, xid, |out| put_all(out, part)))
         }
         Message::SetFlowFormat(format) => {
             let number = match format {

@@ -5,7 +5,7 @@ use ofctl::wire::{Framer, Header, Message, Protocol, StatsBody, StatsReply, deco
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_encoded_decodes_to_itself(message in message(), xid: u32) {

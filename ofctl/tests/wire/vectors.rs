@@ -268,6 +268,11 @@ fn modifies_and_deletes() {
     );
     check(
         Command::Modify,
+        "tcp,actions=drop",
+        "010e004800000000003820cf00000000000000000000000000000000000008000006000000000000000000000000000000000000000000000001000000008000ffffffffffff0000",
+    );
+    check(
+        Command::Modify,
         "cookie=1/1,tcp,actions=drop",
         "0104005000000000000023200000000dffffffffffffffff0001000000008000ffffffffffff0000001f00000000000000000602080000000c010600013d100000000000000001000000000000000100",
     );
@@ -275,6 +280,45 @@ fn modifies_and_deletes() {
         Command::ModifyStrict,
         "tcp,cookie=3,idle_timeout=5,hard_timeout=6,send_flow_rem,check_overlap,actions=output:2",
         "010e005000000000003820cf00000000000000000000000000000000000008000006000000000000000000000000000000000000000000030002000500068000ffffffffffff00030000000800020000",
+    );
+}
+
+#[test]
+fn fragments() {
+    for (word, field) in [
+        ("no", "0001340100"),
+        ("yes", "000135020101"),
+        ("first", "0001340101"),
+        ("later", "0001340103"),
+        ("not_later", "000135020002"),
+    ] {
+        let padding = if field.len() == 10 { "0000000000" } else { "00000000" };
+        let len = 6 + field.len() / 2;
+        add(
+            &format!("ip,ip_frag={word},actions=drop"),
+            &format!(
+                "0104004000000000000023200000000d00000000000000000000000000008000ffffffffffff0000{len:04x}000000000000000006020800{field}{padding}"
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_tag_without_its_bit_goes_as_it_is() {
+    let flow = parse_flow("vlan_tci=0x8000,actions=drop", Command::Add, &NoNames).unwrap();
+    let format = flow_format(&flow.matching, 0);
+    assert_eq!(format, FlowFormat::Nxm);
+    let bytes = encode(protocol(&flow), 0, &Message::FlowMod(format, flow.clone())).unwrap();
+    assert_eq!(decode(protocol(&flow), &bytes), Ok((0, Message::FlowMod(format, flow))));
+}
+
+#[test]
+fn a_second_tag_cannot_be_said() {
+    let flow = parse_flow("actions=push_vlan:0x8100", Command::Add, &NoNames).unwrap();
+    let error = encode(protocol(&flow), 0, &Message::FlowMod(FlowFormat::OpenFlow10, flow)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "push_vlan of packets that may have a tag (match vlan_tci=0, too, or strip_vlan first) needs OpenFlow 1.1 or later"
     );
 }
 

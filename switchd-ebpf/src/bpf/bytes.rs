@@ -24,6 +24,19 @@ pub fn at(data: usize, data_end: usize, offset: u32, len: usize) -> Option<usize
     if end > data_end { None } else { Some(start) }
 }
 
+/// A length from 1 to 64, in a form that the verifier sees the bounds of.
+#[inline(always)]
+pub fn length(len: u32) -> Option<u32> {
+    if len == 0 || len > 64 {
+        return None;
+    }
+    let mut bounded = u64::from(len);
+    // LLVM would leave the mask out, as in `at`.
+    // SAFETY: the assembly touches nothing but its operand.
+    unsafe { core::arch::asm!("{0} &= 127", inout(reg) bounded, options(pure, nomem, nostack)) };
+    if bounded == 0 || bounded > 64 { None } else { Some(bounded as u32) }
+}
+
 /// Reads `N` bytes.
 #[inline(always)]
 pub fn load<const N: usize>(data: usize, data_end: usize, offset: u32) -> Option<[u8; N]> {
@@ -41,6 +54,20 @@ pub fn chunk<const N: u32>(data: usize, data_end: usize, offset: u32, seed: u64)
     seed & NOT_LINEAR | sum as u64 & 0xffff_ffff
 }
 
+/// Sums the last `len % 4` bytes.
+#[inline(always)]
+pub fn rest(data: usize, data_end: usize, offset: u32, len: u32) -> Option<u64> {
+    let mut sum = 0;
+    if len & 2 != 0 {
+        sum += u64::from(u16::from_be_bytes(load::<2>(data, data_end, offset)?));
+    }
+    if len & 1 != 0 {
+        let [last] = load::<1>(data, data_end, offset + (len & 2))?;
+        sum += u64::from(last) << 8;
+    }
+    Some(sum)
+}
+
 /// See [`chunk`].
 pub const NOT_LINEAR: u64 = 1 << 32;
 
@@ -50,7 +77,14 @@ pub const NOT_LINEAR: u64 = 1 << 32;
 /// The helper wants sizes that the verifier knows, so the run is cut into powers of two. Each size is a global
 /// function: the verifier knows nothing of it where it is called, and need not follow every combination.
 macro_rules! define_sum {
-    ($ctx:ty, $largest:ident, $($chunk:ident = $size:literal),+) => {
+    ($ctx:ty, $rest:ident, $largest:ident, $($chunk:ident = $size:literal),+) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $rest(ctx: *mut $ctx, offset: u32, len: u32) -> u64 {
+            // SAFETY: the context is the program's own.
+            let (data, data_end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
+            $crate::bpf::bytes::rest(data, data_end, offset, len).unwrap_or($crate::bpf::bytes::NOT_LINEAR)
+        }
         $(
             #[unsafe(no_mangle)]
             #[inline(never)]
@@ -62,12 +96,7 @@ macro_rules! define_sum {
         )+
 
         #[inline(always)]
-        fn sum<P: switchd_ebpf::packet::Packet>(
-            packet: &P,
-            ctx: *mut $ctx,
-            offset: u32,
-            len: u32,
-        ) -> Option<u16> {
+        fn sum(ctx: *mut $ctx, offset: u32, len: u32) -> Option<u16> {
             use switchd_ebpf::checksum::fold;
             let mut at = offset;
             let mut total = 0;
@@ -87,13 +116,12 @@ macro_rules! define_sum {
                 return None;
             }
             let mut sum = u64::from(fold(total).to_be());
-            if len & 2 != 0 {
-                sum += u64::from(u16::from_be_bytes(packet.load::<2>(at)?));
-                at += 2;
-            }
-            if len & 1 != 0 {
-                let [last] = packet.load::<1>(at)?;
-                sum += u64::from(last) << 8;
+            if len & 3 != 0 {
+                let rest = $rest(ctx, at, len);
+                if rest & $crate::bpf::bytes::NOT_LINEAR != 0 {
+                    return None;
+                }
+                sum += rest;
             }
             Some(fold(sum))
         }

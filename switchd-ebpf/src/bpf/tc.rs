@@ -22,7 +22,7 @@ use switchd_ebpf::pipeline::{Effects, MAX_COPIES, MAX_OUTPUTS, Machine, Run, cop
 use switchd_ebpf::rewrite::{rewrite, same};
 use switchd_ebpf::tables::Tables;
 
-use super::bytes::define_sum;
+use super::bytes::{self, define_sum};
 use super::maps::{DEFERRED, MACHINES, Maps, PORT_LISTS, PORTS_BY_DEVICE};
 
 /// Runs a frame through the pipeline, or finishes what XDP began, and returns the tc action.
@@ -127,7 +127,7 @@ extern "C" fn send_one(index: u64, sending: *mut c_void) -> i64 {
         }
         copy_headers(&mut machine.wire, to);
     }
-    if output.port >= port::IN_PORT {
+    if output.port == port::FLOOD || output.port == port::ALL {
         // SAFETY: values are replaced as a whole, and freed only after the program has run.
         sending.list = unsafe { PORT_LISTS.get(machine.bridge) };
         let maps = sending.maps;
@@ -207,7 +207,7 @@ pub extern "C" fn tc_rewrite(skb: *mut __sk_buff) -> u32 {
     u32::from(rewrite(&maps, &mut TcPacket { skb }, &machine.layout, &machine.wire, &machine.target))
 }
 
-define_sum!(__sk_buff, tc_sum_512, tc_sum_512 = 512, tc_sum_256 = 256, tc_sum_128 = 128, tc_sum_64 = 64, tc_sum_32 = 32, tc_sum_16 = 16, tc_sum_8 = 8, tc_sum_4 = 4);
+define_sum!(__sk_buff, tc_sum_rest, tc_sum_512, tc_sum_512 = 512, tc_sum_256 = 256, tc_sum_128 = 128, tc_sum_64 = 64, tc_sum_32 = 32, tc_sum_16 = 16, tc_sum_8 = 8, tc_sum_4 = 4);
 
 /// A frame as tc has it.
 #[derive(Clone, Copy)]
@@ -232,6 +232,13 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
+    fn read(&self, offset: u32, buffer: &mut [u8; 64], len: u32) -> bool {
+        let Some(len) = bytes::length(len) else { return false };
+        // SAFETY: the context is the program's own, and the buffer is at least as long as `len`.
+        unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, buffer.as_mut_ptr().cast(), len) == 0 }
+    }
+
+    #[inline(always)]
     fn store<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool {
         // SAFETY: the context is the program's own, and `bytes` has the length that is passed.
         unsafe {
@@ -247,7 +254,7 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn sum(&self, offset: u32, len: u32) -> Option<u16> {
-        sum(self, self.skb, offset, len)
+        sum(self.skb, offset, len)
     }
 
     #[inline(always)]

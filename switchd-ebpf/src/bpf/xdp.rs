@@ -2,7 +2,9 @@
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
-use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len};
+use aya_ebpf::helpers::generated::{
+    bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+};
 use aya_ebpf::programs::XdpContext;
 use switchd_ebpf::checksum;
 use switchd_ebpf::drop_reason::DropReason;
@@ -162,7 +164,7 @@ pub extern "C" fn xdp_rewrite(ctx: *mut xdp_md) -> u32 {
     u32::from(rewrite(&maps, &mut packet, &machine.layout, &machine.wire, &machine.target))
 }
 
-define_sum!(xdp_md, xdp_sum_512, xdp_sum_512 = 512, xdp_sum_256 = 256, xdp_sum_128 = 128, xdp_sum_64 = 64, xdp_sum_32 = 32, xdp_sum_16 = 16, xdp_sum_8 = 8, xdp_sum_4 = 4);
+define_sum!(xdp_md, xdp_sum_rest, xdp_sum_512, xdp_sum_512 = 512, xdp_sum_256 = 256, xdp_sum_128 = 128, xdp_sum_64 = 64, xdp_sum_32 = 32, xdp_sum_16 = 16, xdp_sum_8 = 8, xdp_sum_4 = 4);
 
 /// An XDP frame.
 pub struct XdpPacket {
@@ -200,6 +202,13 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
+    fn read(&self, offset: u32, buffer: &mut [u8; 64], len: u32) -> bool {
+        let Some(len) = bytes::length(len) else { return false };
+        // SAFETY: the context is the program's own, and the buffer is at least as long as `len`.
+        unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset, buffer.as_mut_ptr().cast(), len) == 0 }
+    }
+
+    #[inline(always)]
     fn store<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool {
         let Some(start) = bytes::at(self.ctx.data(), self.ctx.data_end(), offset, N) else { return false };
         // SAFETY: `at` has checked that the bytes lie within the packet.
@@ -209,7 +218,7 @@ impl Packet for XdpPacket {
 
     #[inline(always)]
     fn sum(&self, offset: u32, len: u32) -> Option<u16> {
-        sum(self, self.ctx.ctx, offset, len)
+        sum(self.ctx.ctx, offset, len)
     }
 
     #[inline(always)]

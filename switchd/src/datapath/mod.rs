@@ -4,12 +4,14 @@ pub mod clock;
 mod compile;
 mod connections;
 mod counters;
+pub mod host;
 mod kernel;
 mod load;
 mod ports;
 mod shared;
 mod store;
 mod tables;
+mod test_run;
 
 pub use connections::Connections;
 pub use counters::{Counters, LearnedMac};
@@ -18,6 +20,7 @@ pub use load::{Datapath, LoadError, Sizes, Verified, load};
 pub use ports::Ports;
 pub use store::Store;
 pub use tables::FlowTables;
+pub use test_run::{Ran, TestRun};
 
 use switchd_ebpf::layout::{MAX_BRIDGES, TABLES};
 

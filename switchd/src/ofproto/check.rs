@@ -1,9 +1,14 @@
 //! What can be said against a flow-mod before looking at any table.
 
-use ofctl::action::{Action, check_consistency};
+use ofctl::action::check_consistency;
 use ofctl::flow::{Command, FlowMod, check_prerequisites};
+use ofctl::wire::{self, Protocol};
 
 use super::{Error, N_TABLES};
+
+/// How many bytes of actions a flow may have: with any match and all counters it then fits into one statistics
+/// reply, whose length has 16 bits.
+const MAX_ACTIONS_LEN: usize = 60_000;
 
 /// Checks a flow-mod by itself.
 pub(super) fn flow_mod(flow_mod: &FlowMod) -> Result<(), Error> {
@@ -13,20 +18,13 @@ pub(super) fn flow_mod(flow_mod: &FlowMod) -> Result<(), Error> {
     }
     match flow_mod.command {
         Command::Add | Command::Modify | Command::ModifyStrict => {
-            Ok(check_consistency(&flow_mod.matching, &flow_mod.actions)?)
+            check_consistency(&flow_mod.matching, &flow_mod.actions)?;
+            match wire::actions_len(Protocol::default(), &flow_mod.actions) {
+                Ok(len) if len > MAX_ACTIONS_LEN => Err(Error::TooManyActions(len)),
+                // What OpenFlow 1.0 cannot say cannot have come by it.
+                _ => Ok(()),
+            }
         }
         Command::Delete | Command::DeleteStrict => Ok(()),
-    }
-}
-
-/// Checks that the flow's `goto_table` goes forward: that is what makes a pipeline of them end.
-pub(super) fn goto(from: u8, actions: &[Action]) -> Result<(), Error> {
-    let goes_back = |action: &Action| match action {
-        Action::GotoTable(to) if *to <= from || *to >= N_TABLES => Some(*to),
-        _ => None,
-    };
-    match actions.iter().find_map(goes_back) {
-        Some(to) => Err(Error::BadGoto { from, to }),
-        None => Ok(()),
     }
 }

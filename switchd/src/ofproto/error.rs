@@ -11,14 +11,9 @@ pub enum Error {
     /// The table belongs to the switch itself.
     #[error("table {0} is not open to flow-mods")]
     ReservedTable(u8),
-    /// `goto_table` must go to a later table.
-    #[error("goto_table:{to} in table {from} does not go forward")]
-    BadGoto {
-        /// The flow's table.
-        from: u8,
-        /// Where it wants to go.
-        to: u8,
-    },
+    /// The actions take so many bytes that a dump could not show the flow.
+    #[error("actions of {0} bytes are too many")]
+    TooManyActions(usize),
     /// A flow of the same priority overlaps (only with `check_overlap`).
     #[error("a flow of priority {0} overlaps")]
     Overlap(u16),

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ofctl::action::Action;
+use ofctl::action::{Action, check_goto};
 use ofctl::flow::{Command, FlowMod};
 use ofctl::wire::{FlowRemoved, RemovedReason};
 
 use super::packed::Probe;
 use super::table::Flow;
-use super::{Error, FlowRef, Ofproto, check};
+use super::{Error, FlowRef, N_TABLES, Ofproto, check};
 use crate::rules::{RuleId, Rules};
 
 /// A flow that has changed, and what was there before.
@@ -97,7 +97,7 @@ impl<'a> Transaction<'a> {
 
     fn add(&mut self, flow_mod: &FlowMod) -> Result<(), Error> {
         let number = flow_mod.table.unwrap_or(0);
-        check::goto(number, &flow_mod.actions)?;
+        check_goto(number, N_TABLES - 1, &flow_mod.actions)?;
         let identity = self.ofproto.shapes.pack(&flow_mod.matching, flow_mod.priority);
         let table = &mut self.ofproto.tables[usize::from(number)];
         let existing = table.find(&identity).and_then(|slot| Some((slot, table.get(slot)?.rule)));
@@ -147,7 +147,7 @@ impl<'a> Transaction<'a> {
     /// Gives a flow other actions, and the new cookie if there is one. Its timeouts, flags, age and, unless
     /// `reset_counts` asks otherwise, its counters stay.
     fn modify(&mut self, at: FlowRef, flow_mod: &FlowMod, actions: &Arc<[Action]>) -> Result<(), Error> {
-        check::goto(at.table, actions)?;
+        check_goto(at.table, N_TABLES - 1, actions)?;
         let Some(mut flow) = self.ofproto.flow(at).cloned() else { return Ok(()) };
         if flow.actions != *actions {
             self.rules.modify(flow.rule, actions)?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ofctl::flow::{Command, FlowMod};
 use ofctl::wire::{
-    self, AsyncConfig, FlowFormat, FlowRemoved, FrameError, Framer, Header, Message, Protocol, StatsBody,
-    StatsReply, SwitchConfig, Version, VersionSet, Xid,
+    self, AsyncConfig, FlowFormat, FlowRemoved, FrameError, Framer, Message, Protocol, SwitchConfig, Version,
+    VersionSet, Xid,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -220,13 +220,6 @@ impl<B: Backend> Connection<B> {
         }
     }
 
-    /// The same for a part of a statistics reply that is not the last.
-    pub fn send_part(&mut self, xid: Xid, body: StatsBody) {
-        let start = self.out.len();
-        self.send(xid, &Message::StatsReply(StatsReply { body, more: true }));
-        mark_more(&mut self.out[start..]);
-    }
-
     /// Writes out the answers if they have become many.
     pub async fn make_room(&mut self) -> Result<(), End> {
         if self.out.len() < BUFFER { Ok(()) } else { self.flush().await }
@@ -240,21 +233,6 @@ impl<B: Backend> Connection<B> {
             self.out.shrink_to(BUFFER);
         }
         Ok(())
-    }
-}
-
-/// Sets OFPSF_REPLY_MORE in OpenFlow 1.0 statistics replies that stand one after the other. The codec sets it
-/// in all but the last message of what it is given, and what it is given here is itself a part.
-fn mark_more(mut messages: &mut [u8]) {
-    /// The low byte of `ofp10_stats_msg.flags`.
-    const FLAGS: usize = 11;
-    const MORE: u8 = 1;
-    while let Some(length) = Header::parse(messages).map(|header| usize::from(header.length)) {
-        let Some((message, rest)) = messages.split_at_mut_checked(length) else { return };
-        if let Some(flags) = message.get_mut(FLAGS) {
-            *flags |= MORE;
-        }
-        messages = rest;
     }
 }
 

@@ -46,7 +46,6 @@ pub trait Backend: Send + Sync + 'static {
 fn error_code(error: &Error) -> ErrorCode {
     match error {
         Error::ReservedTable(_) => ErrorCode::RequestEperm,
-        Error::BadGoto { .. } => ErrorCode::InstructionBadTableId,
         Error::Overlap(_) => ErrorCode::FlowModOverlap,
         Error::BadMatch(_) => ErrorCode::MatchBadPrereq,
         Error::BadActions(CheckError::MatchInconsistent) => ErrorCode::ActionMatchInconsistent,
@@ -54,6 +53,8 @@ fn error_code(error: &Error) -> ErrorCode {
         Error::BadActions(CheckError::BadSetArgument) => ErrorCode::ActionBadSetArgument,
         Error::BadActions(CheckError::BadSetLen) => ErrorCode::ActionBadSetLen,
         Error::BadActions(CheckError::BadArgument) => ErrorCode::ActionBadArgument,
+        Error::BadActions(CheckError::BadTableId) => ErrorCode::InstructionBadTableId,
+        Error::TooManyActions(_) => ErrorCode::ActionTooMany,
         Error::Rules(RuleError::TableFull(_)) => ErrorCode::FlowModTableFull,
         Error::Rules(RuleError::Unsupported(_)) => ErrorCode::ActionBadType,
         Error::Rules(RuleError::Map(_)) => ErrorCode::FlowModHardware,

@@ -137,7 +137,8 @@ impl<B: Backend> Connection<B> {
                 .ok_or(End::NoBridge)?;
             part.extend(flows);
             if rest.is_some() && part.len() >= DUMP_PART {
-                self.send_part(xid, StatsBody::Flow(format, std::mem::take(&mut part)));
+                let body = StatsBody::Flow(format, std::mem::take(&mut part));
+                self.send(xid, &Message::StatsReply(StatsReply { body, more: true }));
                 self.make_room().await?;
             }
             tokio::task::yield_now().await;

@@ -235,10 +235,28 @@ fn tables_and_goto_are_checked() {
         goto(Some(3), 4),
     ];
     let results = tables.apply(&mut rules, &mods, secs(10)).results;
-    let bad = |from, to| Err(Error::BadGoto { from, to });
+    let bad = || Err(Error::BadActions(CheckError::BadTableId));
     let reserved = || Err(Error::ReservedTable(254));
-    assert_eq!(results, [reserved(), reserved(), bad(3, 2), bad(3, 3), bad(0, 0), bad(3, 254), Ok(())]);
+    assert_eq!(results, [reserved(), reserved(), bad(), bad(), bad(), bad(), Ok(())]);
     assert_eq!(rules.visible().len(), 4);
+}
+
+#[test]
+fn resubmit_and_ct_may_go_to_the_switchs_own_table() {
+    // As in Open vSwitch: nothing of a user's is there, so packets are dropped.
+    let (mut tables, mut rules) = empty();
+    let resubmit = Action::Resubmit { port: None, table: Some(254), ct: false };
+    let ct = Action::Ct(Box::new(Ct { table: Some(254), ..Ct::default() }));
+    let results = tables.apply(&mut rules, &[add(ip(), vec![resubmit]), add(tcp(), vec![ct])], secs(10)).results;
+    assert_eq!(results, [Ok(()), Ok(())]);
+}
+
+#[test]
+fn what_a_dump_could_not_show_is_refused() {
+    let (mut tables, mut rules) = empty();
+    let note = |bytes: usize| add(ip(), vec![Action::Note(vec![0; bytes - 10])]);
+    let results = tables.apply(&mut rules, &[note(60_008), note(60_000)], secs(10)).results;
+    assert_eq!(results, [Err(Error::TooManyActions(60_008)), Ok(())]);
 }
 
 #[test]

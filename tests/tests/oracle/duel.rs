@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use conntrack_core::{Facts, ct_state, status};
 
 use crate::{
@@ -37,14 +37,14 @@ struct Difference {
     of: fn(&Tuple) -> bool,
 }
 
-/// The kernel leaves neighbour discovery and multicast listener reports out of tracking altogether, as if
+/// The kernel leaves neighbour discovery and the management of multicast groups out of tracking altogether, as if
 /// `ct` had not been asked. To OVS they are invalid.
 const DIFFERENCES: &[Difference] = &[Difference {
     theirs: Seen { ct_state: 0, entry: None },
     ours: Seen { ct_state: ct_state::TRK | ct_state::INV, entry: None },
     of: |tuple| {
         let v6 = tuple.src.is_ipv6();
-        v6 && matches!(tuple.transport, Transport::Icmp { kind: 130..=137 | 143, .. })
+        v6 && matches!(tuple.transport, Transport::Icmp { kind: 130..=137 | 143 | 151..=153, .. })
     },
 }];
 
@@ -65,21 +65,19 @@ impl<'a> Duel<'a> {
     /// One more packet; an error with the whole story if the two disagree.
     ///
     /// Before, the timer of the packet's connection is wound up, to see what the packet does to it.
-    pub fn judge(&mut self, packet: Packet<'_>) -> Result<Seen, String> {
+    pub fn judge(&mut self, packet: Packet<'_>) -> Result<Seen> {
         let tuple = &packet.tuple;
         let begun = Instant::now();
         self.tracker.wind(tuple);
         let now_ns = self.began.elapsed().as_nanos() as u64;
         let ours = self.tracker.forward(tuple, &packet.facts, now_ns);
         let ours = Seen { ct_state: ours, entry: self.tracker.get(tuple) };
-        let theirs = match self.ask_kernel(&packet) {
-            Ok(theirs) => theirs,
-            Err(error) => return Err(format!("{}{}\n    {error:#}", self.story(), packet.name)),
-        };
+        let theirs = self.ask_kernel(&packet).with_context(|| self.story() + &packet.name)?;
         let meant = DIFFERENCES.iter().any(|it| (it.of)(tuple) && (it.theirs, it.ours) == (theirs, ours));
         let agreed = meant || agree(&theirs, &ours, begun.elapsed().as_secs() as u32);
         self.story.push((packet.name, [theirs, ours]));
-        if agreed { Ok(theirs) } else { Err(self.story()) }
+        ensure!(agreed, self.story());
+        Ok(theirs)
     }
 
     fn ask_kernel(&self, packet: &Packet<'_>) -> Result<Seen> {

@@ -1,0 +1,357 @@
+//! The host's own datapath: the pipeline of the kernel programs over tables in ordinary memory.
+//!
+//! Three hosts run the one pipeline: XDP, tcx, and this one. It is for whoever wants to know what the datapath
+//! makes of a frame without sending it: `ofproto/trace`, and the tests that compare the kernel's answers with it.
+//! [`Memory`] holds the tables; [`FlowTables<Memory>`](super::FlowTables) fills them from OpenFlow rules exactly as
+//! it fills the kernel's maps, and [`Memory::run`] takes a frame through them.
+//!
+//! A [`Memory`] belongs to one thread at a time. Time is an argument.
+
+mod connections;
+mod frame;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::c_void;
+use std::io;
+use std::time::Duration;
+
+use switchd_ebpf::classify;
+use switchd_ebpf::drop_reason::DropReason;
+use switchd_ebpf::key::Key;
+use switchd_ebpf::layout::{
+    Entry, MacKey, MacSeen, Node, Op, Probe, Record, RuleCounter, RuleRef, TABLES, TableCounter, WIDTHS,
+};
+use switchd_ebpf::packet::Packet as _;
+use switchd_ebpf::parse;
+use switchd_ebpf::pipeline::{Body, Machine, Run, port};
+use switchd_ebpf::rewrite::rewrite;
+use switchd_ebpf::tables::Tables;
+
+pub use self::connections::ConnectionTable;
+pub use self::frame::Frame;
+use super::HEADS;
+use super::load::Sizes;
+use super::store::Store;
+use crate::rules::{BridgeId, RuleStats, TableStats};
+
+/// Distinct masks, over all tables and bridges, as in the kernel.
+const MAX_NODES: u32 = 8192;
+
+/// The tables, in ordinary memory.
+pub struct Memory {
+    heads: Vec<u32>,
+    nodes: Vec<Node>,
+    ops: Vec<Op>,
+    /// One map for each of [`WIDTHS`].
+    entries: [HashMap<Box<[u64]>, Entry>; WIDTHS.len()],
+    version: u64,
+    /// The version at the last [`Store::settle`].
+    settled: u64,
+    rules: Vec<Cell<RuleCounter>>,
+    tables: Vec<Cell<TableCounter>>,
+    drops: Vec<Cell<u64>>,
+    /// By bridge, VLAN and address.
+    macs: RefCell<HashMap<(u32, u32, u64), MacSeen>>,
+    ports: BTreeMap<BridgeId, Vec<u16>>,
+    connections: ConnectionTable,
+}
+
+/// How a frame comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The bridge.
+    pub bridge: BridgeId,
+    /// The OpenFlow number of the port.
+    pub port: u16,
+    /// The time, on the clock that connections expire by (see [`super::clock`]).
+    pub now: Duration,
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The frames that leave, in order: the OpenFlow number of the port, and the bytes.
+    pub outputs: Vec<(u16, Vec<u8>)>,
+    /// The reasons for which the frame, or copies of it, went no further, and how often.
+    pub drops: Vec<(DropReason, u64)>,
+}
+
+impl Memory {
+    /// Empty tables with room for `sizes`.
+    #[must_use]
+    pub fn new(sizes: Sizes) -> Self {
+        let ops = sizes.flows as usize * 4 + 65536;
+        Self {
+            heads: vec![0; HEADS as usize],
+            nodes: vec![Node::EMPTY; MAX_NODES as usize],
+            ops: vec![Op::default(); ops],
+            entries: Default::default(),
+            version: 0,
+            settled: 0,
+            rules: vec![Cell::default(); sizes.flows as usize],
+            tables: vec![Cell::default(); HEADS as usize],
+            drops: vec![Cell::default(); DropReason::ALL.len()],
+            macs: RefCell::default(),
+            ports: BTreeMap::new(),
+            connections: ConnectionTable::new(sizes.connections),
+        }
+    }
+
+    /// Sets the ports of a bridge, by OpenFlow number.
+    pub fn set_ports(&mut self, bridge: BridgeId, mut ports: Vec<u16>) {
+        // The order in which the daemon lists them to the kernel.
+        ports.sort_unstable();
+        self.ports.insert(bridge, ports);
+    }
+
+    /// The version of the tables that frames see (see [`switchd_ebpf::layout::Config::version`]).
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The oldest version that a run may still be under.
+    #[must_use]
+    pub fn oldest_version(&self) -> u64 {
+        self.settled
+    }
+
+    /// Drops so far, for each reason.
+    #[must_use]
+    pub fn drops(&self) -> Vec<(DropReason, u64)> {
+        DropReason::ALL.iter().zip(&self.drops).map(|(&reason, count)| (reason, count.get())).collect()
+    }
+
+    /// The connection table.
+    #[must_use]
+    pub fn connections(&self) -> &ConnectionTable {
+        &self.connections
+    }
+
+    /// The connections that are alive and not expired.
+    #[must_use]
+    pub fn live_connections(&self, now: Duration) -> Vec<Record> {
+        self.connections.alive().filter(|record| record.expires >= nanoseconds(now)).collect()
+    }
+
+    /// Takes a frame through the pipeline. Counters, connections and learned addresses are left as the kernel
+    /// would leave them; port counters there are none.
+    #[must_use]
+    pub fn run(&self, arrival: &Arrival, frame: &[u8]) -> Outcome {
+        self.run_under(self.version, arrival, frame)
+    }
+
+    /// As [`Memory::run`], for a frame that came when `version` was current: the version that a frame begins with
+    /// is the one that it sees to its end. There is nothing to be seen of versions before
+    /// [`Memory::oldest_version`].
+    #[must_use]
+    pub fn run_under(&self, version: u64, arrival: &Arrival, frame: &[u8]) -> Outcome {
+        let before = self.drops();
+        let mut machine = new_machine();
+        let packet = Frame::from(frame.to_vec());
+        machine.key = Key::ZERO;
+        parse::parse(&packet, arrival.port, &mut machine.key, &mut machine.layout);
+        let len = packet.length();
+        machine.start(u32::from(arrival.bridge.0), len, nanoseconds(arrival.now), version);
+        let mut run = Run { packet, datapath: self, machine: &mut machine };
+        run.run();
+        machine.before_headers_change();
+        let outputs = self.deliver(arrival, &machine, frame);
+        let drops = self
+            .drops()
+            .into_iter()
+            .zip(before)
+            .map(|((reason, now), (_, before))| (reason, now - before))
+            .filter(|&(_, count)| count != 0)
+            .collect();
+        Outcome { outputs, drops }
+    }
+
+    /// Looks a key up in a table of a bridge, as a packet of a version would (see [`Memory::run_under`]). Counts
+    /// nothing.
+    #[must_use]
+    pub fn classify(&self, version: u64, bridge: BridgeId, table: u8, key: &Key) -> Option<RuleRef> {
+        let mut machine = new_machine();
+        machine.key = *key;
+        machine.version = version;
+        machine.bridge = u32::from(bridge.0);
+        machine.table = u32::from(table);
+        let packet = Frame::from(Vec::new());
+        classify::search(&mut Run { packet, datapath: self, machine: &mut machine });
+        (machine.best.rank != 0).then_some(machine.best)
+    }
+
+    /// The frames that a run comes to.
+    fn deliver(&self, arrival: &Arrival, machine: &Machine, frame: &[u8]) -> Vec<(u16, Vec<u8>)> {
+        let effects = &machine.effects;
+        let ports = self.ports.get(&arrival.bridge).map_or(&[][..], Vec::as_slice);
+        let mut delivered = Vec::new();
+        for output in effects.outputs.iter().take(effects.n_outputs as usize) {
+            let Some(headers) = effects.copies.get(usize::from(output.copy)) else { continue };
+            let mut copy = Frame::from(frame.to_vec());
+            if !rewrite(self, &mut copy, &machine.layout, &machine.wire, headers) {
+                self.dropped(DropReason::Rewrite);
+                break;
+            }
+            if output.port >= port::IN_PORT {
+                let others = ports.iter().filter(|&&number| number != arrival.port);
+                delivered.extend(others.map(|&number| (number, copy.bytes().to_vec())));
+            } else if ports.contains(&output.port) {
+                delivered.push((output.port, copy.bytes().to_vec()));
+            } else {
+                self.dropped(DropReason::NoSuchPort);
+            }
+        }
+        delivered
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A machine as it is before its first packet: all zero, like the kernel's.
+fn new_machine() -> Box<Machine> {
+    let mut machine = Box::<Machine>::new_uninit();
+    // SAFETY: the box has room for one machine, which consists of integers, and of enums that are valid when zero:
+    // in the kernel it lives in a map, and begins as zeroes as well.
+    unsafe {
+        machine.as_mut_ptr().write_bytes(0, 1);
+        machine.assume_init()
+    }
+}
+
+impl Store for Memory {
+    fn set_head(&mut self, bridge: BridgeId, table: u8, node: u32) {
+        self.heads[index(u32::from(bridge.0), u32::from(table))] = node;
+    }
+
+    fn set_node(&mut self, index: u32, node: &Node) {
+        self.nodes[index as usize] = *node;
+    }
+
+    fn link(&mut self, index: u32, next: u32) {
+        self.nodes[index as usize].next = next;
+    }
+
+    fn set_agreed(&mut self, index: u32, agreed: u64, common: u64) {
+        let node = &mut self.nodes[index as usize];
+        (node.agreed, node.common) = (agreed, common);
+    }
+
+    fn set_op(&mut self, index: u32, op: &Op) {
+        self.ops[index as usize] = *op;
+    }
+
+    fn put_entry(&mut self, width: u32, probe: &Probe, entry: &Entry) -> io::Result<()> {
+        let width = width as usize;
+        self.entries[width].insert(masked(width, probe).into(), *entry);
+        Ok(())
+    }
+
+    fn remove_entry(&mut self, width: u32, probe: &Probe) {
+        let width = width as usize;
+        self.entries[width].remove(masked(width, probe));
+    }
+
+    fn set_version(&mut self, version: u64) {
+        self.version = version;
+    }
+
+    fn settle(&mut self) {
+        // No run is under way now; but none may begin under an older version any more.
+        self.settled = self.version;
+    }
+
+    fn rule_stats(&self, rule: u32) -> RuleStats {
+        let counter = self.rules[rule as usize].get();
+        let used = (counter.used != 0).then(|| Duration::from_nanos(counter.used));
+        RuleStats { packets: counter.packets, bytes: counter.bytes, used }
+    }
+
+    fn reset_rule(&mut self, rule: u32) {
+        self.rules[rule as usize].set(RuleCounter::default());
+    }
+
+    fn table_stats(&self, bridge: BridgeId, table: u8) -> TableStats {
+        let counter = self.tables[index(u32::from(bridge.0), u32::from(table))].get();
+        TableStats { lookups: counter.lookups, matched: counter.matched }
+    }
+
+    fn max_rules(&self) -> u32 {
+        self.rules.len() as u32
+    }
+
+    fn max_nodes(&self) -> u32 {
+        self.nodes.len() as u32
+    }
+
+    fn max_ops(&self) -> u32 {
+        self.ops.len() as u32
+    }
+}
+
+/// The index of a bridge's table.
+fn index(bridge: u32, table: u32) -> usize {
+    (bridge * TABLES + table) as usize
+}
+
+/// The part of a probe that a map of a width takes.
+fn masked(width: usize, probe: &Probe) -> &[u64] {
+    &probe[..=WIDTHS[width]]
+}
+
+impl Tables for Memory {
+    fn head(&self, bridge: u32, table: u32) -> u32 {
+        self.heads.get(index(bridge, table)).copied().unwrap_or(0)
+    }
+
+    fn node(&self, node: u32) -> Option<&Node> {
+        if node == 0 { None } else { self.nodes.get(node as usize) }
+    }
+
+    fn entry(&self, width: u32, probe: &Probe) -> Option<&Entry> {
+        let width = (width as usize).min(WIDTHS.len() - 1);
+        self.entries[width].get(masked(width, probe))
+    }
+
+    fn op(&self, pc: u32) -> Option<&Op> {
+        self.ops.get(pc as usize)
+    }
+
+    fn hit(&self, rule: u32, bytes: u32, now: u64) {
+        let Some(cell) = self.rules.get(rule as usize) else { return };
+        let old = cell.get();
+        let (packets, bytes) = (old.packets + 1, old.bytes + u64::from(bytes));
+        cell.set(RuleCounter { packets, bytes, used: now, ..old });
+    }
+
+    fn looked_up(&self, bridge: u32, table: u32, hit: bool) {
+        let Some(cell) = self.tables.get(index(bridge, table)) else { return };
+        let old = cell.get();
+        cell.set(TableCounter { lookups: old.lookups + 1, matched: old.matched + u64::from(hit) });
+    }
+
+    fn dropped_by_number(&self, reason: u32) {
+        if let Some(count) = self.drops.get(reason as usize) {
+            count.set(count.get() + 1);
+        }
+    }
+
+    fn mac(&self, key: &MacKey) -> MacSeen {
+        self.macs.borrow().get(&(key.bridge, key.vlan, key.mac)).copied().unwrap_or(0)
+    }
+
+    fn learn_mac(&self, key: &MacKey, seen: MacSeen) {
+        self.macs.borrow_mut().insert((key.bridge, key.vlan, key.mac), seen);
+    }
+
+    fn repeat(&self, times: u32, body: Body, context: *mut c_void) {
+        for index in 0..u64::from(times) {
+            if body(index, context) != 0 {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What is measured by test-run. Each case has a bridge of its own with two ports, so that all are there at the
+//! same time and can be measured in turn.
+
+use std::{fmt::Write as _, net::SocketAddr};
+
+use anyhow::{Context, Result, ensure};
+use nix::net::if_::if_nametoindex;
+use tests::{
+    lab::Lab,
+    netns::Netns,
+    packet::{Ethernet, Segment, flags},
+    tutorial,
+};
+
+use crate::{
+    assembler::{self, DROP, REDIRECT, Variation},
+    bpf::{Hook, Map, MapKind, Program},
+};
+
+/// A run's repetitions.
+pub const REPEAT: u32 = 100_000;
+/// Room for the connections of all cases.
+pub const MAX_CONNECTIONS: u32 = 1_300_000;
+/// What a small frame measures, without its check sequence.
+const SMALL: usize = 64;
+/// The zone of the connections that are new in each run.
+const NEW_ZONE: &str = "zone=7";
+
+/// A program and what it is run over.
+pub struct Case {
+    /// Its row's name.
+    pub name: String,
+    /// Whether the frame is another one each time: see [`assembler::vary`].
+    pub varied: bool,
+    program: Program,
+    /// What a varying program goes on in; the kernel empties the array with its last descriptor.
+    _next: Option<Map>,
+    frame: Vec<u8>,
+    ifindex: Option<u32>,
+    verdict: u32,
+    forget: bool,
+}
+
+impl Case {
+    /// Nanoseconds of one run.
+    pub fn run(&self, lab: &Lab) -> Result<f64> {
+        let (verdict, nanoseconds) = self.program.test_run(&self.frame, self.ifindex, REPEAT)?;
+        ensure!(verdict == self.verdict, "{}: the verdict is {verdict}, not {}", self.name, self.verdict);
+        if self.forget {
+            lab.ovs("appctl", &["dpctl/flush-conntrack", NEW_ZONE])?.ok()?;
+        }
+        Ok(f64::from(nanoseconds))
+    }
+}
+
+/// What everything is compared with.
+pub struct Baselines {
+    /// A program that does nothing.
+    pub empty: Case,
+    /// The same behind [`assembler::vary`]: the difference is what that costs.
+    pub empty_varied: Case,
+    /// A program that only redirects.
+    pub bare: Case,
+}
+
+impl Baselines {
+    /// Makes them.
+    pub fn new() -> Result<Self> {
+        let frame = Connection::number(0).frame(Part::Established, Some(PORTS))?;
+        // Any device will do: verdicts of a test-run are not carried out.
+        let devices = Map::of_device(if_nametoindex("lo")?)?;
+        let empty = Program::load(Hook::Xdp, &assembler::empty())?;
+        let case = |name: &str, program, next: Option<Map>, frame, verdict| Case {
+            name: name.into(),
+            varied: next.is_some(),
+            program,
+            _next: next,
+            frame,
+            ifindex: None,
+            verdict,
+            forget: false,
+        };
+        let any = Connection::number(0).frame(Part::Established, None)?;
+        let (varying, next) = varying(&empty, Variation::scattered(1_000_000))?;
+        let bare = Program::load(Hook::Xdp, &assembler::bare_redirect(devices.fd()))?;
+        Ok(Self {
+            empty: case("empty program", empty, None, frame.clone(), DROP),
+            empty_varied: case("empty program, varied frames", varying, Some(next), any, DROP),
+            bare: case("bare redirect", bare, None, frame, REDIRECT),
+        })
+    }
+}
+
+/// A kind of case.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// One flow, from port to port.
+    OneFlow,
+    /// The tutorial's flows, and a connection that is established.
+    Established,
+    /// The tutorial's flows, and a connection that begins with every frame.
+    New,
+    /// So many subtables, of which the last has the flow.
+    Subtables(u32),
+    /// So many flows in one subtable, all of which are hit.
+    Flows(u32),
+    /// The tutorial's flows, and so many connections, all of which go on.
+    Connections(u32),
+}
+
+/// The cases in the order of their rows.
+const KINDS: &[(&str, Kind)] = &[
+    ("one flow", Kind::OneFlow),
+    ("established connection", Kind::Established),
+    ("new connection", Kind::New),
+    ("1 subtable", Kind::Subtables(1)),
+    ("10 subtables", Kind::Subtables(10)),
+    ("100 subtables", Kind::Subtables(100)),
+    ("10 flows", Kind::Flows(10)),
+    ("1,000 flows", Kind::Flows(1000)),
+    ("100,000 flows", Kind::Flows(100_000)),
+    ("10 connections", Kind::Connections(10)),
+    ("10,000 connections", Kind::Connections(10_000)),
+    ("1,000,000 connections", Kind::Connections(1_000_000)),
+];
+
+/// Makes the cases whose names contain `filter`.
+pub fn make(lab: &Lab, far: &Netns, filter: &str) -> Result<Vec<Case>> {
+    let wanted = (0..).zip(KINDS).filter(|(_, (name, _))| name.contains(filter));
+    wanted.map(|(number, (name, kind))| Bridge::new(lab, far, number)?.case(name, *kind)).collect()
+}
+
+/// A case's bridge.
+struct Bridge<'a> {
+    lab: &'a Lab,
+    name: String,
+    /// The client's port and the server's.
+    ports: [String; 2],
+    ifindexes: [u32; 2],
+    connection: Connection,
+}
+
+impl<'a> Bridge<'a> {
+    fn new(lab: &'a Lab, far: &Netns, number: u8) -> Result<Self> {
+        let name = format!("bench{number}");
+        let ports = ["c", "s"].map(|side| format!("b{number}{side}"));
+        for port in &ports {
+            lab.veth(port, &format!("{port}-far"), Some(far))?;
+        }
+        lab.ovs("vsctl", &["add-br", &name])?.ok()?;
+        for port in &ports {
+            lab.ovs("vsctl", &["add-port", &name, port])?.ok()?;
+        }
+        let ifindexes = [if_nametoindex(ports[0].as_str())?, if_nametoindex(ports[1].as_str())?];
+        Ok(Self { lab, name, ports, ifindexes, connection: Connection::number(number) })
+    }
+
+    fn case(&self, name: &str, kind: Kind) -> Result<Case> {
+        self.add_flows(kind)?;
+        let switch = program_of(self.lab, &self.ports[0])?;
+        let variation = match kind {
+            Kind::OneFlow | Kind::Established | Kind::Subtables(_) => None,
+            // As many as no run sees twice.
+            Kind::New => Some(Variation::in_order(1 << 24, false)),
+            Kind::Flows(n) => Some(Variation::scattered(n)),
+            Kind::Connections(n) => Some(Variation::scattered(n)),
+        };
+        match kind {
+            Kind::Established => self.establish(&switch, 1)?,
+            Kind::Connections(n) => self.establish(&switch, n)?,
+            _ => {}
+        }
+        let part = if matches!(kind, Kind::New) { Part::Syn } else { Part::Established };
+        let ports = if variation.is_none() { Some(PORTS) } else { None };
+        let (program, next) = match variation {
+            Some(variation) => varying(&switch, variation).map(|(program, next)| (program, Some(next)))?,
+            None => (switch, None),
+        };
+        Ok(Case {
+            name: name.into(),
+            varied: next.is_some(),
+            program,
+            _next: next,
+            frame: self.connection.frame(part, ports)?,
+            ifindex: Some(self.ifindexes[0]),
+            verdict: REDIRECT,
+            forget: matches!(kind, Kind::New),
+        })
+    }
+
+    fn add_flows(&self, kind: Kind) -> Result<()> {
+        let [client, server] = &self.ports;
+        let mut flows = String::new();
+        match kind {
+            Kind::OneFlow => writeln!(flows, "in_port={client},actions={server}")?,
+            Kind::Established | Kind::Connections(_) => {
+                flows = tutorial::FLOWS.join("\n").replace("veth_l0", client).replace("veth_r0", server);
+            }
+            Kind::New => {
+                flows = tutorial::FLOWS.join("\n").replace("veth_l0", client).replace("veth_r0", server);
+                flows = flows
+                    .replace("ct(table=0)", &format!("ct(table=0,{NEW_ZONE})"))
+                    .replace("ct(commit)", &format!("ct(commit,{NEW_ZONE})"));
+            }
+            Kind::Subtables(n) => {
+                // Prefixes of other networks, each pair of lengths a mask of its own.
+                for other in 1..n {
+                    let (src, dst) = (4 + other / 10, 4 + other % 10);
+                    writeln!(flows, "priority=9,tcp,nw_src=240.0.0.0/{src},nw_dst=240.0.0.0/{dst},actions=drop")?;
+                }
+                writeln!(flows, "priority=1,tcp,actions={server}")?;
+            }
+            Kind::Flows(n) => {
+                for (server_port, client_port) in Variation::ports(n) {
+                    writeln!(flows, "tcp,tp_src={client_port},tp_dst={server_port},actions={server}")?;
+                }
+            }
+        }
+        self.lab.ovs("ofctl", &["del-flows", &self.name])?.ok()?;
+        self.lab.ovs_with_input("ofctl", &["add-flows", &self.name, "-"], &flows)?.ok()?;
+        Ok(())
+    }
+
+    /// Opens `count` connections: by test-run, so that a million take a few seconds.
+    fn establish(&self, switch: &Program, count: u32) -> Result<()> {
+        for (part, side) in [(Part::Syn, 0), (Part::SynAck, 1), (Part::Established, 0)] {
+            let ifindex = Some(self.ifindexes[side]);
+            let (verdict, _) = if count == 1 {
+                switch.test_run(&self.connection.frame(part, Some(PORTS))?, ifindex, 1)?
+            } else {
+                let (program, _next) = varying(switch, Variation::in_order(count, side == 1))?;
+                program.test_run(&self.connection.frame(part, None)?, ifindex, count)?
+            };
+            ensure!(verdict == REDIRECT, "{}: the handshake ends with verdict {verdict}", self.name);
+        }
+        Ok(())
+    }
+}
+
+/// The program that serves a port.
+pub fn program_of(lab: &Lab, port: &str) -> Result<Program> {
+    let text = lab.exec("ip", &["-json", "link", "show", "dev", port])?.ok()?;
+    let links: serde_json::Value = serde_json::from_str(&text)?;
+    let id = links[0]["xdp"]["prog"]["id"].as_u64();
+    Program::by_id(u32::try_from(id.with_context(|| format!("{port} is not served by XDP: {text}"))?)?)
+}
+
+/// A program that varies frames and goes on in `program`, by way of the map beside it.
+fn varying(program: &Program, variation: Variation) -> Result<(Program, Map)> {
+    let (position, next) = (Map::new(MapKind::Array)?, Map::of_program(program)?);
+    let program = Program::load(Hook::Xdp, &assembler::vary(position.fd(), next.fd(), variation))?;
+    Ok((program, next))
+}
+
+/// The ports of a connection whose ports do not vary: the client's and the server's.
+pub const PORTS: [u16; 2] = [1024, 2048];
+
+/// A part of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Client to server.
+    Syn,
+    /// Server to client.
+    SynAck,
+    /// Client to server: an empty ACK.
+    Established,
+}
+
+/// A connection, or many that differ in their ports.
+#[derive(Clone, Copy)]
+pub struct Connection {
+    server: [u8; 4],
+}
+
+impl Connection {
+    /// That of a case.
+    pub const fn number(number: u8) -> Self {
+        Self { server: [10, 0, number, 2] }
+    }
+
+    /// A small frame; without ports if they are to be filled in.
+    pub fn frame(self, part: Part, ports: Option<[u16; 2]>) -> Result<Vec<u8>> {
+        let [client_port, server_port] = ports.unwrap_or_default();
+        let client = SocketAddr::from(([192, 168, 0, 2], client_port));
+        let server = SocketAddr::from((self.server, server_port));
+        let (src, dst) = if part == Part::SynAck { (server, client) } else { (client, server) };
+        let (flags, seq, ack) = match part {
+            Part::Syn => (flags::SYN, 100, 0),
+            Part::SynAck => (flags::SYN | flags::ACK, 200, 101),
+            Part::Established => (flags::ACK, 101, 201),
+        };
+        let mut frame = Ethernet::default().tcp(&Segment { seq, ack, ..Segment::new(src, dst, flags) })?;
+        frame.resize(SMALL, 0);
+        Ok(frame)
+    }
+}

@@ -1,0 +1,47 @@
+//! Bridges with hosts at their ports, for tests that need no more than cables.
+
+use anyhow::Result;
+
+use crate::{lab::Lab, wire::Wire};
+
+/// What serves a bridge's ports: the `datapath_type` of `vsctl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Datapath {
+    /// Native XDP, with tcx for what XDP cannot finish.
+    Xdp,
+    /// tcx alone.
+    Tc,
+}
+
+impl Datapath {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+        }
+    }
+}
+
+/// Makes a bridge with ports numbered from 1, and tells the far ends of their cables, which lie in a
+/// namespace `hosts-BRIDGE` and are called `PORT-peer`.
+pub fn bridge(lab: &Lab, name: &str, datapath: Datapath, ports: &[&str]) -> Result<Vec<Wire>> {
+    let hosts = lab.netns(&format!("hosts-{name}"))?;
+    let datapath_type = format!("datapath_type={}", datapath.name());
+    lab.ovs("vsctl", &["add-br", name, "--", "set", "bridge", name, &datapath_type])?.ok()?;
+    ports
+        .iter()
+        .map(|port| {
+            let peer = format!("{port}-peer");
+            lab.veth(port, &peer, Some(&hosts))?;
+            lab.ovs("vsctl", &["add-port", name, port])?.ok()?;
+            hosts.open_wire(&peer)
+        })
+        .collect()
+}
+
+/// Replaces all flows of a bridge by those given, as one file.
+pub fn replace_flows(lab: &Lab, bridge: &str, flows: &[&str]) -> Result<()> {
+    lab.ovs("ofctl", &["del-flows", bridge])?.ok()?;
+    lab.ovs_with_input("ofctl", &["add-flows", bridge, "-"], &flows.join("\n"))?.ok()?;
+    Ok(())
+}
