@@ -1,6 +1,7 @@
 //! A blocking OpenFlow client over a Unix socket, as the tool needs it.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
@@ -255,32 +256,27 @@ impl Connection<'_> {
             self.command(&Message::FlowModTableId(true))?;
             self.protocol.flow_mod_table_id = true;
         }
-        let (mut batch, mut first, mut next) = (Vec::new(), 0, 0);
-        let mut xids = Vec::new();
-        loop {
-            while let Some(flow) = flows.get(next).filter(|_| batch.len() < MAX_UNDER_WAY) {
+        let mut rest = (0..).zip(flows).peekable();
+        while rest.peek().is_some() {
+            let (mut batch, mut under_way) = (Vec::new(), HashMap::new());
+            while let Some((index, flow)) = rest.next_if(|_| batch.len() < MAX_UNDER_WAY) {
                 let xid = self.next_xid();
-                batch.extend(wire::encode(self.protocol, xid, &Message::FlowMod(format(flow), flow.clone()))?);
-                xids.push(xid);
-                next += 1;
-            }
-            if xids.is_empty() {
-                return Ok(Vec::new());
+                batch.extend(wire::encode(
+                    self.protocol,
+                    xid,
+                    &Message::FlowMod(format(flow), flow.clone()),
+                )?);
+                under_way.insert(xid, index);
             }
             self.write(&batch)?;
-            let mut refusals = Vec::new();
-            for (xid, error) in self.barrier()? {
-                if let Some(at) = xids.iter().position(|sent| *sent == xid) {
-                    refusals.push(Refusal { flow: first + at, xid, error });
-                }
-            }
+            let refused = self.barrier()?.into_iter();
+            let refusal = |(xid, error)| Some(Refusal { flow: *under_way.get(&xid)?, xid, error });
+            let refusals: Vec<Refusal> = refused.filter_map(refusal).collect();
             if !refusals.is_empty() {
                 return Ok(refusals);
             }
-            batch.clear();
-            xids.clear();
-            first = next;
         }
+        Ok(Vec::new())
     }
 
     /// Asks for statistics and gives each part of the reply to `each`.

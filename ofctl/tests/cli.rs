@@ -121,6 +121,41 @@ fn a_refusal_is_shown_with_the_message() {
 }
 
 #[test]
+fn refusals_name_the_lines_of_the_file() {
+    let switch = FakeSwitch::new("lines");
+    let file = switch.run_dir.join("flows");
+    std::fs::write(&file, "# two\ntcp actions=drop\n\nudp actions=output:1\n").unwrap();
+    let file = file.to_str().unwrap();
+    let output = switch.ofctl(&["add-flows", "br0", file]);
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        format!(
+            "{file}:2: refused by the switch:\n\
+             OFPT_ERROR (xid=0x4): OFPFMFC_OVERLAP\n\
+             OFPT_FLOW_MOD (xid=0x4): ADD tcp actions=drop\n\
+             {file}:4: refused by the switch:\n\
+             OFPT_ERROR (xid=0x5): OFPFMFC_OVERLAP\n\
+             OFPT_FLOW_MOD (xid=0x5): ADD udp actions=output:1\n"
+        )
+    );
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn many_flows_share_a_barrier() {
+    let switch = FakeSwitch::new("many");
+    let file = switch.run_dir.join("flows");
+    let flows: String = (0..2000).map(|n| format!("priority={n},tcp actions=drop\n")).collect();
+    std::fs::write(&file, flows).unwrap();
+    let output = switch.ofctl(&["add-flows", "br0", file.to_str().unwrap()]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let refused = stderr.matches("OFPFMFC_OVERLAP").count();
+    // 72 bytes each; after the batch in which the first was refused nothing more is sent.
+    assert_eq!(refused, (32 * 1024_usize).div_ceil(72));
+    assert!(!stderr.contains("priority=1999"));
+}
+
+#[test]
 fn replies_are_printed() {
     let switch = FakeSwitch::new("replies");
     let output = switch.ofctl(&["dump-aggregate", "br0"]);

@@ -24,12 +24,8 @@ pub unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
     };
     #[cfg(not(target_arch = "bpf"))]
     // SAFETY: the caller's promise.
-    match unsafe { AtomicU64::from_ptr(word) }.compare_exchange(
-        old,
-        new,
-        Ordering::SeqCst,
-        Ordering::SeqCst,
-    ) {
+    match unsafe { AtomicU64::from_ptr(word) }.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+    {
         Ok(found) | Err(found) => found,
     }
 }

@@ -17,7 +17,7 @@ use crate::drop_reason::DropReason;
 use crate::key::{Key, WORDS};
 use crate::layout::{Op, Ports, Record, TUPLE_DYING, Tuple6, TupleRef, life, op};
 use crate::packet::Packet;
-use crate::parse::{eth_type, ip_proto};
+use crate::parse::{Layout, eth_type, ip_proto};
 use crate::pipeline::{Machine, Run, stage};
 use crate::tables::Tables;
 
@@ -228,16 +228,19 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
 /// The identifier of an ICMP query.
 #[inline(always)]
 fn identifier<P: Packet>(packet: &P, machine: &mut Machine) -> Option<u16> {
-    let header = header(packet, machine, 8)?;
+    let header = header(packet, &machine.layout, &mut machine.track, 8)?;
     Some(u16::from_be_bytes([header[4], header[5]]))
 }
 
 /// Reads the first `len` bytes of the transport header into the workspace.
 #[inline(always)]
-fn header<'a, P: Packet>(packet: &P, machine: &'a mut Machine, len: u32) -> Option<&'a [u8; 64]> {
-    let at = u32::from(machine.layout.l4);
-    let buffer = &mut machine.track.header;
-    packet.read(at, buffer, len).then_some(&*buffer)
+fn header<'a, P: Packet>(
+    packet: &P,
+    layout: &Layout,
+    track: &'a mut Scratch,
+    len: u32,
+) -> Option<&'a [u8; 64]> {
+    packet.read(u32::from(layout.l4), &mut track.header, len).then_some(&track.header)
 }
 
 /// ICMP's stand-in for ports: the identifier, and type and code.
@@ -253,14 +256,14 @@ fn echo_ports(id: u16, inverse: u8, ports: &mut Ports, answer: &mut Ports) {
 /// Whether the transport checksum is right, or cannot be judged: there is none, or it is left to the hardware.
 #[inline(always)]
 fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> bool {
-    let wire = machine.wire;
+    let Machine { wire, layout, track, .. } = machine;
     let protocol = (wire[0] >> 32) as u8;
     let ipv4 = (wire[0] >> 16) as u16 == eth_type::IPV4;
-    let (at, mut len) = (u32::from(machine.layout.l4), u32::from(machine.layout.l4_len));
+    let (at, mut len) = (u32::from(layout.l4), u32::from(layout.l4_len));
     match protocol {
-        _ if machine.layout.partial != 0 => return true,
+        _ if layout.partial != 0 => return true,
         ip_proto::UDP => {
-            let Some(header) = header(packet, machine, 8) else { return false };
+            let Some(header) = header(packet, layout, track, 8) else { return false };
             let [c0, c1] = [header[6], header[7]];
             let length = u32::from(u16::from_be_bytes([header[4], header[5]]));
             if length < 8 || length > len {
@@ -294,7 +297,8 @@ fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> bool {
 #[inline(always)]
 fn segment<P: Packet>(packet: &P, machine: &mut Machine) -> Option<()> {
     let at = u32::from(machine.layout.l4);
-    let &[_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, ..] = header(packet, machine, 20)?;
+    let &[_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, ..] =
+        header(packet, &machine.layout, &mut machine.track, 20)?;
     let header = u32::from(offset >> 4) * 4;
     let len = u32::from(machine.layout.l4_len);
     if header < 20 || header > len {

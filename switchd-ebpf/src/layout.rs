@@ -68,8 +68,7 @@ pub struct Node {
 
 impl Node {
     /// A node that matches nothing.
-    pub const EMPTY: Self =
-        Self {
+    pub const EMPTY: Self = Self {
         subtable: 0,
         next: 0,
         rank: 0,
@@ -304,8 +303,8 @@ pub struct Ports {
     pub family: u8,
 }
 
-/// What a tuple is found to be: a record's number, and in `tag` the record's generation (see [`life`])
-/// shifted left by one, with the direction in bit 0. One aligned word in all, so that it is compared and
+/// What a tuple leads to: a record's number in the low half; in the high half the record's generation (see
+/// [`life`]) shifted left by one, with the direction in bit 0. One aligned word in all, so that it is compared and
 /// exchanged whole; all ones is a tuple about to be removed.
 pub type TupleRef = u64;
 
@@ -314,7 +313,7 @@ pub const TUPLE_DYING: TupleRef = u64::MAX;
 
 /// A connection. The tuples point here; what says whether they still do is [`Record::life`].
 ///
-/// Races. The two directions of a connection run on two CPUs. All but `life`, `used` and `expires` are
+/// Races. The two directions of a connection run on two CPUs. All but `life` and `expires` are
 /// written only while the lock bit of `life` is held, or before the record is alive. `life` itself changes
 /// only by compare-and-swap, but for the unlock, which only the holder of the lock writes. The daemon reads
 /// a record without the lock and takes it for consistent when `life` is the same before and after; it never
@@ -448,3 +447,29 @@ macro_rules! plain {
 }
 #[cfg(feature = "user")]
 plain!(Entry, MacKey, Port, PortCounter, PortList, TableCounter);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::life;
+
+    proptest! {
+        #[test]
+        fn an_update_unlocks_and_changes_nothing_but_the_counter(word in any::<u64>()) {
+            let after = life::updated(word);
+            prop_assert_eq!(life::generation(after), life::generation(word));
+            prop_assert_eq!(after & life::ALIVE, word & life::ALIVE);
+            prop_assert_eq!(after & life::LOCKED, 0);
+            let counter = |word: u64| (word as u32) >> 2;
+            prop_assert_eq!(counter(after), (counter(word) + 1) & 0x3fff_ffff);
+        }
+
+        #[test]
+        fn a_dead_record_is_of_the_next_generation_and_nothing_else(word in any::<u64>()) {
+            let after = life::dead(word);
+            prop_assert_eq!(life::generation(after), life::generation(word).wrapping_add(1));
+            prop_assert_eq!(after as u32, 0);
+        }
+    }
+}

@@ -247,7 +247,8 @@ fn ipv6<P: Packet>(packet: &P, offset: u32, key: &mut Key, layout: &mut Layout) 
     key.words[0] |= u64::from(protocol) << 32 | u64::from(frag) << 48 | u64::from(class) << 56;
     if known && frag & FRAG_LATER == 0 {
         let halves = |word: u64| (word >> 32) + (word & 0xffff_ffff);
-        let pseudo = halves(key.words[5]) + halves(key.words[6]) + halves(key.words[7]) + halves(key.words[8]);
+        let pseudo =
+            halves(key.words[5]) + halves(key.words[6]) + halves(key.words[7]) + halves(key.words[8]);
         transport(packet, at, end - at, protocol, pseudo, key, layout);
     }
 }

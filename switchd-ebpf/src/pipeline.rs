@@ -39,6 +39,8 @@ pub const MAX_COPIES: usize = 16;
 
 /// The reserved ports of OpenFlow 1.0 that the datapath knows.
 pub mod port {
+    /// From here on no port of a device has the number (OFPP_MAX).
+    pub const FIRST_RESERVED: u16 = 0xff00;
     /// The port of entry.
     pub const IN_PORT: u16 = 0xfff8;
     /// MAC learning.
@@ -354,7 +356,10 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
         match number {
             port::IN_PORT => self.output(self.machine.in_port()),
             port::NORMAL => normal::forward(self),
+            port::FLOOD | port::ALL => self.output(number),
             _ if number == self.machine.in_port() => self.blame(DropReason::InputPort),
+            // No port has such a number; LOCAL has no device.
+            port::FIRST_RESERVED.. => self.blame(DropReason::NoSuchPort),
             _ => self.output(number),
         }
     }

@@ -233,9 +233,7 @@ impl<P: Packet> Rewrite<'_, P> {
         };
         stored
             && match self.transport_checksum() {
-                Some((field, _)) => {
-                    self.packet.correct_checksum(field, delta(old, new), Changed::Transport)
-                }
+                Some((field, _)) => self.packet.correct_checksum(field, delta(old, new), Changed::Transport),
                 None => true,
             }
     }

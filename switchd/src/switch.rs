@@ -113,8 +113,8 @@ impl Switch {
     fn add_bridge(self: &Arc<Self>, bridge: BridgeId, name: &str) -> Result<(), String> {
         {
             let flows = &mut *lock(&self.flows);
-            let ofproto = Ofproto::new(bridge, &mut flows.tables, clock::now())
-                .map_err(|error| error.to_string())?;
+            let ofproto =
+                Ofproto::new(bridge, &mut flows.tables, self.now()).map_err(|error| error.to_string())?;
             flows.bridges.insert(bridge, ofproto);
         }
         let socket = self.rundir.join(format!("{name}.mgmt"));
@@ -128,19 +128,23 @@ impl Switch {
         lock(&self.servers).remove(&bridge);
         let flows = &mut *lock(&self.flows);
         if let Some(mut ofproto) = flows.bridges.remove(&bridge) {
-            ofproto.clear(&mut flows.tables, clock::now());
+            ofproto.clear(&mut flows.tables, self.now());
         }
         lock(&self.counters).forget_macs(bridge, |_| true);
     }
 
-    /// What has to be done every few seconds: expired connections and MAC addresses go.
-    pub fn housekeep(&self) {
+    /// What has to be done every few seconds: expired connections and MAC addresses go, and ports that do not
+    /// work are tried again.
+    pub fn housekeep(self: &Arc<Self>) {
         let swept = self.connections.sweep();
         if swept > 0 {
             tracing::debug!(swept, "expired connections");
         }
         lock(&self.counters).age_macs();
         lock(&self.flows).tables.collect();
+        let mut bridges = lock(&self.bridges);
+        bridges.retry();
+        self.follow(&mut bridges);
     }
 
     /// Takes all ports from the datapath, and undoes what was done to them.

@@ -5,6 +5,7 @@
 //! that use them. Tests may run in parallel, and nothing is left behind when one is killed.
 
 pub mod dump;
+pub mod foreign;
 pub mod lab;
 pub mod netns;
 pub mod packet;

@@ -1,6 +1,11 @@
 //! The daemon's life: one per run directory, what survives a restart, what is undone at the end.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -8,6 +13,7 @@ use nix::{
     unistd::Pid,
 };
 use tests::{
+    foreign::XdpProgram,
     lab::{Lab, RUNDIR},
     tutorial::{self, PLAIN_FLOWS, Player, STEPS},
 };
@@ -36,7 +42,7 @@ fn detached_it_serves_when_the_command_returns() -> Result<()> {
         if kill(pid, None).is_err() {
             break;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
     }
     let late = kill(pid, Signal::SIGKILL).is_ok();
     version.ok()?;
@@ -93,5 +99,102 @@ fn levels_change_at_run_time() -> Result<()> {
     lab.debian("ovs-appctl", &["vlog/set", "dbg"])?.ok()?;
     lab.ovs("vsctl", &["add-br", "br0"])?.ok()?;
     assert!(switch.log()?.contains("DEBUG"), "{}", switch.log()?);
+    Ok(())
+}
+
+/// Whether the tutorial's first segment comes out at the other side, tried for a while.
+fn serves(lab: &Lab) -> Result<bool> {
+    let mut player = Player::new(lab)?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        if player.play(&STEPS[0])?.arrivals == STEPS[0].expected().arrivals {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[test]
+fn killed_it_leaves_nothing_that_keeps_the_next_one_from_working() -> Result<()> {
+    let lab = Lab::new()?;
+    let switch = lab.switchd(&[])?;
+    tutorial::set_up(&lab)?;
+    kill(Pid::from_raw(switch.pid().cast_signed()), Signal::SIGKILL)?;
+    switch.wait(Duration::from_secs(10))?;
+    let link = lab.exec("ip", &["-d", "link", "show", "veth_l0"])?.ok()?;
+    assert!(!link.contains("xdp"), "its programs have gone with it: {link}");
+    let gone = lab.ovs("ovs-appctl", &["version"])?;
+    assert_eq!(gone.code, 1, "{gone}");
+
+    let switch = lab.switchd(&[])?;
+    assert_eq!(lab.ovs("vsctl", &["list-ports", "br0"])?.ok()?, "veth_l0\nveth_r0\n");
+    tutorial::replace_flows(&lab, PLAIN_FLOWS)?;
+    assert!(serves(&lab)?);
+    assert!(switch.stop()?.success());
+    Ok(())
+}
+
+#[test]
+fn a_foreign_program_is_left_alone() -> Result<()> {
+    let lab = Lab::new()?;
+    let _switch = lab.switchd(&[])?;
+    for line in tutorial::SETUP.iter().filter(|line| !line.starts_with("ovs-vsctl")) {
+        tutorial::run(&lab, line)?.ok()?;
+    }
+    let foreign = XdpProgram::attach("veth_l0")?;
+    lab.ovs("vsctl", &["add-br", "br0", "--", "add-port", "br0", "veth_r0"])?.ok()?;
+    let added = lab.ovs(
+        "vsctl",
+        &["add-port", "br0", "veth_l0", "--", "set", "interface", "veth_l0", "ofport_request=5"],
+    )?;
+    let reason = "could not add network device veth_l0 to ofproto (another XDP program is attached to it)";
+    assert_eq!(added.code, 0, "{added}");
+    assert!(added.stderr.contains(reason), "{added}");
+    let show = lab.ovs("vsctl", &["show"])?.ok()?;
+    assert!(show.contains(&format!("error: \"{reason}\"")), "{show}");
+
+    // Once it is gone, the port is served.
+    drop(foreign);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lab.ovs("vsctl", &["show"])?.ok()?.contains("error") {
+        assert!(Instant::now() < deadline, "{}", lab.ovs("vsctl", &["show"])?);
+        thread::sleep(Duration::from_millis(100));
+    }
+    tutorial::replace_flows(&lab, PLAIN_FLOWS)?;
+    assert!(serves(&lab)?);
+    Ok(())
+}
+
+/// What a switch that cannot start says, after its own name.
+fn refusal(lab: &Lab, program: &str, args: &[&str]) -> Result<String> {
+    let output = lab.exec(program, args)?;
+    assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output}");
+    let last = output.stderr.lines().last().unwrap_or_default();
+    Ok(last.strip_prefix("switchd: ").with_context(|| output.to_string())?.into())
+}
+
+#[test]
+fn it_says_why_it_cannot_start() -> Result<()> {
+    let lab = Lab::new()?;
+    let without_privileges = ["--bounding-set", "-all", "switchd"];
+    let message = refusal(&lab, "setpriv", &without_privileges)?;
+    assert!(message.contains("root") && message.contains("CAP_BPF"), "{message}");
+
+    let message = refusal(&lab, "switchd", &["--max-connections", "4294967295"])?;
+    assert!(message.contains("4294967295") && message.contains("--max-connections"), "{message}");
+    let message = refusal(&lab, "switchd", &["--max-flows", "4294967295"])?;
+    assert!(message.contains("4294967295") && message.contains("--max-flows"), "{message}");
+
+    fs::create_dir_all(RUNDIR)?;
+    let state = Path::new(RUNDIR).join("switchd.state");
+    fs::write(&state, "{ no state")?;
+    let message = refusal(&lab, "switchd", &[])?;
+    assert!(message.contains("switchd.state"), "{message}");
+    assert_eq!(fs::read_to_string(&state)?, "{ no state", "what it cannot read it does not overwrite");
+
+    // And nothing of it keeps a good start from working.
+    fs::remove_file(&state)?;
+    let switch = lab.switchd(&["--max-connections", "1000"])?;
+    assert!(switch.stop()?.success());
     Ok(())
 }

@@ -260,9 +260,9 @@ fn endless_pipelines_are_cut() -> Result<()> {
 
     // Not deep but broad: each table looks twice into the next.
     let flows: Vec<_> =
-        (0..13).map(|n| format!("table={n},actions=resubmit(,{0}),resubmit(,{0})", n + 1)).collect();
+        (1..14).map(|n| format!("table={n},actions=resubmit(,{0}),resubmit(,{0})", n + 1)).collect();
     let mut flows: Vec<_> = flows.iter().map(String::as_str).collect();
-    flows.push("table=13,actions=output:2");
+    flows.push("priority=1,in_port=1,actions=output:2,resubmit(,1)");
     world.flows(&flows)?;
     let broad = world.dropped(|| {
         assert_eq!(world.copies(&frame)?, [0; 4]);

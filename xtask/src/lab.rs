@@ -67,6 +67,8 @@ fn up() -> Result<()> {
     cargo::build_release()?;
     let mut command = Command::new(env::current_exe()?);
     command.args(["lab", "hold"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    // The holder outlives this command: it must not keep the terminal's, or a pipe's, other end.
+    command.stderr(Stdio::null());
     // SAFETY: the closure runs between fork and exec and makes a single system call.
     unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
     let mut child = command.spawn()?;

@@ -275,6 +275,33 @@ mod tests {
     }
 
     #[test]
+    fn port_numbers_of_one_digit_and_their_names_are_indented() {
+        let stats = |number| PortStats {
+            number,
+            rx_packets: 1,
+            tx_packets: 2,
+            rx_bytes: 60,
+            tx_bytes: 120,
+            rx_dropped: 0,
+            tx_dropped: 0,
+            rx_errors: 0,
+            tx_errors: 0,
+            rx_frame_errors: 0,
+            rx_over_errors: 0,
+            rx_crc_errors: 0,
+            collisions: u64::MAX,
+        };
+        let starts = |names: Option<&PortMap>| -> Vec<String> {
+            let text = ports(2, &[PortNo(1), PortNo(12), PortNo::LOCAL].map(stats), names);
+            let line = |line: &str| line.split(": ").next().unwrap_or_default().to_owned();
+            text.lines().skip(1).step_by(2).map(line).collect()
+        };
+        assert_eq!(starts(None), ["  port  1", "  port 12", "  port LOCAL"]);
+        let names = [(PortNo(1), "p1"), (PortNo(12), "veth_l0")].into_iter().collect();
+        assert_eq!(starts(Some(&names)), ["  port  p1", "  port \"veth_l0\"", "  port LOCAL"]);
+    }
+
+    #[test]
     fn a_port_is_described() {
         let port = Port {
             number: PortNo::LOCAL,

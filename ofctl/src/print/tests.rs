@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::action::{Action, Ct, Direction, Nat};
 use crate::flow::{Command, FlowEntry};
 use crate::port::{NoNames, PortMap, PortNames, PortNo};
 use crate::print::write_flow;
@@ -72,6 +73,20 @@ fn every_property() {
         line(&flow, false, &NoNames),
         " cookie=0x12, table=3, idle_timeout=5, hard_timeout=6, send_flow_rem importance=2, priority=7 actions=drop"
     );
+}
+
+#[test]
+fn what_only_the_wire_can_say() {
+    let mut flow = entry("tcp,actions=drop");
+    flow.actions = vec![
+        Action::Resubmit { port: None, table: None, ct: false },
+        Action::Ct(Box::new(Ct {
+            commit: true,
+            nat: Some(Nat { direction: Some(Direction::Src), random: true, ..Nat::default() }),
+            ..Ct::default()
+        })),
+    ];
+    assert_eq!(line(&flow, false, &NoNames), " tcp actions=resubmit(,),ct(commit,nat(src))");
 }
 
 #[test]

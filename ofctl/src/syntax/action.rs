@@ -143,7 +143,7 @@ fn controller(text: &str) -> Result<Action, ActionError> {
 }
 
 /// `resubmit:port`, `resubmit(port)`, `resubmit(port,table)`, `resubmit(port,table,ct)`; port and table may be
-/// left empty, but not both.
+/// left empty, but not both: the packet's own port and the current table would resubmit without an end.
 fn resubmit(text: &str, ports: &dyn PortNames) -> Result<Action, ActionError> {
     const CURRENT: u8 = 0xff;
     let mut parameters = text.split(',').map(str::trim);
@@ -152,7 +152,6 @@ fn resubmit(text: &str, ports: &dyn PortNames) -> Result<Action, ActionError> {
         .map(|text| value::port(text, ports).ok_or_else(|| ActionError::ResubmitPort(text.into())))
         .transpose()?
         .filter(|port| *port != PortNo::IN_PORT);
-    let in_port_named = text.split(',').next().is_some_and(|text| !text.trim().is_empty());
     let table = parameter()
         .map(|text| number(text).ok_or_else(|| ActionError::ResubmitTable(text.into())))
         .transpose()?
@@ -165,7 +164,7 @@ fn resubmit(text: &str, ports: &dyn PortNames) -> Result<Action, ActionError> {
     if let Some(unknown) = parameters.next() {
         return Err(ActionError::ResubmitParameter(unknown.into()));
     }
-    if !in_port_named && table.is_none() {
+    if port.is_none() && table.is_none() {
         return Err(ActionError::ResubmitNothing);
     }
     Ok(Action::Resubmit { port, table, ct })

@@ -333,10 +333,10 @@ pub enum RemovedReason {
 pub enum StatsRequest {
     /// OFPST_DESC.
     Desc,
-    /// OFPST_FLOW or NXST_FLOW.
-    Flow(FlowFormat, FlowStatsRequest),
+    /// OFPST_FLOW or NXST_FLOW. OpenFlow 1.0's own form cannot ask for cookies.
+    Flow(FlowFormat, FlowFilter),
     /// OFPST_AGGREGATE or NXST_AGGREGATE.
-    Aggregate(FlowFormat, FlowStatsRequest),
+    Aggregate(FlowFormat, FlowFilter),
     /// OFPST_TABLE.
     Table,
     /// OFPST_PORT; [`PortNo::NONE`]: all.
@@ -366,8 +366,8 @@ pub struct StatsReply {
 pub enum StatsBody {
     /// OFPST_DESC.
     Desc(Desc),
-    /// OFPST_FLOW or NXST_FLOW.
-    Flow(FlowFormat, Vec<FlowStats>),
+    /// OFPST_FLOW or NXST_FLOW. OpenFlow 1.0's own form has no ages, and neither has flags and importance.
+    Flow(FlowFormat, Vec<FlowEntry>),
     /// OFPST_AGGREGATE or NXST_AGGREGATE.
     Aggregate(FlowFormat, AggregateStats),
     /// OFPST_TABLE.
@@ -392,12 +392,6 @@ pub struct Desc {
     /// The datapath, for people.
     pub datapath: String,
 }
-
-/// One flow. OpenFlow 1.0's own form has no ages, and neither form has flags and importance.
-pub type FlowStats = FlowEntry;
-
-/// Which flows are asked for. OpenFlow 1.0's own form cannot ask for cookies.
-pub type FlowStatsRequest = FlowFilter;
 
 /// The sum over some flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -35,7 +35,8 @@ const CURRENT_TABLE: u8 = 0xff;
 const REG_MAX_LEN: u16 = 0xffff;
 
 /// OpenFlow 1.0 can give a tag only to packets that have none, and those the match must tell.
-const SECOND_TAG: &str = "push_vlan of packets that may have a tag (match vlan_tci=0, too, or strip_vlan first)";
+const SECOND_TAG: &str =
+    "push_vlan of packets that may have a tag (match vlan_tci=0, too, or strip_vlan first)";
 
 /// What comes before a Nicira action's own fields: type, length, vendor, subtype.
 const HEADER_LEN: usize = 10;

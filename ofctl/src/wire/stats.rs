@@ -6,11 +6,10 @@ use super::buf::{Put, Reader, Result};
 use super::error::{EncodeError, ErrorCode, NICIRA};
 use super::flow_mod::{put_duration, take_duration, take_padded_match};
 use super::message::{
-    AggregateStats, Desc, FlowFormat, FlowStats, FlowStatsRequest, PortStats, QueueStats, StatsBody,
-    StatsReply, StatsRequest, TableStats,
+    AggregateStats, Desc, FlowFormat, PortStats, QueueStats, StatsBody, StatsReply, StatsRequest, TableStats,
 };
 use super::{Header, nxm, ofp_match};
-use crate::flow::Flags;
+use crate::flow::{Flags, FlowEntry, FlowFilter};
 use crate::port::PortNo;
 
 // Types (OFPST_*).
@@ -67,7 +66,7 @@ fn put_nicira_type(out: &mut Vec<u8>, subtype: u32, flags: u16) {
     out.zeros(4);
 }
 
-fn put_flow_request(out: &mut Vec<u8>, kind: u16, flows: &FlowStatsRequest) {
+fn put_flow_request(out: &mut Vec<u8>, kind: u16, flows: &FlowFilter) {
     put_type(out, kind, 0);
     ofp_match::put(out, &flows.matching);
     out.u8(flows.table.unwrap_or(ALL_TABLES));
@@ -75,7 +74,7 @@ fn put_flow_request(out: &mut Vec<u8>, kind: u16, flows: &FlowStatsRequest) {
     out.u16(flows.out_port.0);
 }
 
-fn put_nxm_flow_request(out: &mut Vec<u8>, subtype: u32, flows: &FlowStatsRequest) {
+fn put_nxm_flow_request(out: &mut Vec<u8>, subtype: u32, flows: &FlowFilter) {
     put_nicira_type(out, subtype, 0);
     out.u16(flows.out_port.0);
     let len_at = out.len();
@@ -123,20 +122,20 @@ fn take_nicira_type(reader: &mut Reader<'_>) -> Result<u32> {
     Ok(subtype)
 }
 
-fn take_flow_request(reader: &mut Reader<'_>) -> Result<FlowStatsRequest> {
+fn take_flow_request(reader: &mut Reader<'_>) -> Result<FlowFilter> {
     let (matching, _) = ofp_match::take(reader)?;
     let table = take_table(reader)?;
     reader.skip(1)?;
-    Ok(FlowStatsRequest { matching, table, out_port: PortNo(reader.u16()?), cookie: 0, cookie_mask: 0 })
+    Ok(FlowFilter { matching, table, out_port: PortNo(reader.u16()?), cookie: 0, cookie_mask: 0 })
 }
 
-fn take_nxm_flow_request(reader: &mut Reader<'_>) -> Result<FlowStatsRequest> {
+fn take_nxm_flow_request(reader: &mut Reader<'_>) -> Result<FlowFilter> {
     let out_port = PortNo(reader.u16()?);
     let len = reader.u16()?;
     let table = take_table(reader)?;
     reader.skip(3)?;
     let (matching, (cookie, cookie_mask)) = take_padded_match(reader, len, true)?;
-    Ok(FlowStatsRequest { matching, table, out_port, cookie, cookie_mask })
+    Ok(FlowFilter { matching, table, out_port, cookie, cookie_mask })
 }
 
 fn take_table(reader: &mut Reader<'_>) -> Result<Option<u8>> {
@@ -273,7 +272,7 @@ fn take_desc(reader: &mut Reader<'_>) -> Result<Desc> {
     })
 }
 
-fn put_flow(flow: &FlowStats) -> Result<Vec<u8>, EncodeError> {
+fn put_flow(flow: &FlowEntry) -> Result<Vec<u8>, EncodeError> {
     let mut out = Vec::new();
     out.u16(0);
     out.u8(flow.table);
@@ -290,7 +289,7 @@ fn put_flow(flow: &FlowStats) -> Result<Vec<u8>, EncodeError> {
     with_actions(out, flow)
 }
 
-fn put_nxm_flow(flow: &FlowStats) -> Result<Vec<u8>, EncodeError> {
+fn put_nxm_flow(flow: &FlowEntry) -> Result<Vec<u8>, EncodeError> {
     let mut out = Vec::new();
     out.u16(0);
     out.u8(flow.table);
@@ -313,7 +312,7 @@ fn put_nxm_flow(flow: &FlowStats) -> Result<Vec<u8>, EncodeError> {
 }
 
 /// Appends a flow's actions, and writes its length into its first two bytes.
-fn with_actions(mut out: Vec<u8>, flow: &FlowStats) -> Result<Vec<u8>, EncodeError> {
+fn with_actions(mut out: Vec<u8>, flow: &FlowEntry) -> Result<Vec<u8>, EncodeError> {
     actions::put(&mut out, &flow.actions)?;
     let len = u16::try_from(out.len()).map_err(|_| EncodeError::TooLong)?;
     out[..2].copy_from_slice(&len.to_be_bytes());
@@ -326,7 +325,7 @@ fn take_entry<'a>(reader: &mut Reader<'a>) -> Result<Reader<'a>> {
     reader.sub(len)
 }
 
-fn take_flow(reader: &mut Reader<'_>) -> Result<FlowStats> {
+fn take_flow(reader: &mut Reader<'_>) -> Result<FlowEntry> {
     let mut entry = take_entry(reader)?;
     let table = entry.u8()?;
     entry.skip(1)?;
@@ -337,7 +336,7 @@ fn take_flow(reader: &mut Reader<'_>) -> Result<FlowStats> {
     entry.skip(6)?;
     let cookie = entry.u64()?;
     let (packets, bytes) = (entry.u64()?, entry.u64()?);
-    Ok(FlowStats {
+    Ok(FlowEntry {
         table,
         priority,
         matching,
@@ -355,7 +354,7 @@ fn take_flow(reader: &mut Reader<'_>) -> Result<FlowStats> {
     })
 }
 
-fn take_nxm_flow(reader: &mut Reader<'_>) -> Result<FlowStats> {
+fn take_nxm_flow(reader: &mut Reader<'_>) -> Result<FlowEntry> {
     let mut entry = take_entry(reader)?;
     let table = entry.u8()?;
     entry.skip(1)?;
@@ -367,7 +366,7 @@ fn take_nxm_flow(reader: &mut Reader<'_>) -> Result<FlowStats> {
     let cookie = entry.u64()?;
     let (packets, bytes) = (entry.u64()?, entry.u64()?);
     let (matching, _) = take_padded_match(&mut entry, len, false)?;
-    Ok(FlowStats {
+    Ok(FlowEntry {
         table,
         priority,
         matching,

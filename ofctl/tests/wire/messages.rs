@@ -559,7 +559,7 @@ pub fn message() -> impl Strategy<Value = Message> {
         }),
         removed,
         request.prop_map(Message::StatsRequest),
-        stats_body().prop_map(|body| Message::StatsReply(StatsReply { body, more: false })),
+        (stats_body(), any::<bool>()).prop_map(|(body, more)| Message::StatsReply(StatsReply { body, more })),
     ];
     let nicira = prop_oneof![
         Just(Message::SetFlowFormat(FlowFormat::Nxm)),

@@ -305,7 +305,7 @@ fn fragments() {
 
 #[test]
 fn a_tag_without_its_bit_goes_as_it_is() {
-    let flow = parse_flow("vlan_tci=0x8000,actions=drop", Command::Add, &NoNames).unwrap();
+    let flow = parse_flow("cookie=0,vlan_tci=0x8000,actions=drop", Command::Add, &NoNames).unwrap();
     let format = flow_format(&flow.matching, 0);
     assert_eq!(format, FlowFormat::Nxm);
     let bytes = encode(protocol(&flow), 0, &Message::FlowMod(format, flow.clone())).unwrap();

@@ -4,7 +4,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT,
+    __sk_buff, BPF_F_MARK_ENFORCE, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT,
 };
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::helpers::generated::{
@@ -13,9 +13,7 @@ use aya_ebpf::helpers::generated::{
 };
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::key::WORDS;
-use switchd_ebpf::layout::{
-    DEFERRED as DEFERRED_SLOTS, MAX_BRIDGE_PORTS, NOTE_MAGIC, Note, PortList,
-};
+use switchd_ebpf::layout::{DEFERRED as DEFERRED_SLOTS, MAX_BRIDGE_PORTS, NOTE_MAGIC, Note, PortList};
 use switchd_ebpf::packet::{Changed, MAX_OFFSET, Packet};
 use switchd_ebpf::parse::{eth_type, parse};
 use switchd_ebpf::pipeline::{Effects, MAX_COPIES, MAX_OUTPUTS, Machine, Run, copy_headers, port};
@@ -95,14 +93,7 @@ struct Sending<'a> {
 /// Sends each output: copies for all but the last, which gets the frame itself.
 #[inline(always)]
 fn send(maps: &Maps, packet: TcPacket, machine: &mut Machine, effects: &Effects) -> i32 {
-    let mut sending = Sending {
-        maps,
-        packet,
-        machine,
-        effects,
-        list: None,
-        action: TC_ACT_SHOT,
-    };
+    let mut sending = Sending { maps, packet, machine, effects, list: None, action: TC_ACT_SHOT };
     maps.repeat(MAX_OUTPUTS as u32, send_one, (&raw mut sending).cast());
     sending.action
 }
@@ -207,7 +198,19 @@ pub extern "C" fn tc_rewrite(skb: *mut __sk_buff) -> u32 {
     u32::from(rewrite(&maps, &mut TcPacket { skb }, &machine.layout, &machine.wire, &machine.target))
 }
 
-define_sum!(__sk_buff, tc_sum_rest, tc_sum_512, tc_sum_512 = 512, tc_sum_256 = 256, tc_sum_128 = 128, tc_sum_64 = 64, tc_sum_32 = 32, tc_sum_16 = 16, tc_sum_8 = 8, tc_sum_4 = 4);
+define_sum!(
+    __sk_buff,
+    tc_sum_rest,
+    tc_sum_512,
+    tc_sum_512 = 512,
+    tc_sum_256 = 256,
+    tc_sum_128 = 128,
+    tc_sum_64 = 64,
+    tc_sum_32 = 32,
+    tc_sum_16 = 16,
+    tc_sum_8 = 8,
+    tc_sum_4 = 4
+);
 
 /// A frame as tc has it.
 #[derive(Clone, Copy)]
@@ -284,15 +287,16 @@ impl Packet for TcPacket {
     fn correct_checksum(&mut self, offset: u32, delta: u16, changed: Changed) -> bool {
         // The helpers take the difference as a sum in memory order.
         let delta = u64::from(delta.to_be());
+        // A sum of zero is sent as ones (RFC 768). Without the second flag one that already is zero would stay so:
+        // in UDP nobody asks for that, and in TCP it is a sum like any other.
+        let transport = u64::from(BPF_F_MARK_MANGLED_0 | BPF_F_MARK_ENFORCE);
         // SAFETY: the context is the program's own.
         unsafe {
             match changed {
                 Changed::IpHeader => bpf_l3_csum_replace(self.skb, offset, 0, delta, 0) == 0,
-                Changed::Transport => {
-                    bpf_l4_csum_replace(self.skb, offset, 0, delta, u64::from(BPF_F_MARK_MANGLED_0)) == 0
-                }
+                Changed::Transport => bpf_l4_csum_replace(self.skb, offset, 0, delta, transport) == 0,
                 Changed::PseudoHeader => {
-                    let flags = u64::from(BPF_F_MARK_MANGLED_0 | BPF_F_PSEUDO_HDR);
+                    let flags = transport | u64::from(BPF_F_PSEUDO_HDR);
                     bpf_l4_csum_replace(self.skb, offset, 0, delta, flags) == 0
                 }
             }

@@ -78,7 +78,8 @@ fn finish(run: Run<'_, XdpPacket, Maps>) -> Verdict {
         return defer(&run.packet, maps, machine);
     }
     // The only output's headers are either the first that were kept, or the present ones.
-    let headers = if machine.effects.n_copies == 0 { machine.key.headers() } else { &machine.effects.copies[0] };
+    let headers =
+        if machine.effects.n_copies == 0 { machine.key.headers() } else { &machine.effects.copies[0] };
     if !same(&machine.wire, headers) {
         copy_headers(&mut machine.target, headers);
         if xdp_rewrite(run.packet.ctx.ctx) == 0 {
@@ -164,7 +165,19 @@ pub extern "C" fn xdp_rewrite(ctx: *mut xdp_md) -> u32 {
     u32::from(rewrite(&maps, &mut packet, &machine.layout, &machine.wire, &machine.target))
 }
 
-define_sum!(xdp_md, xdp_sum_rest, xdp_sum_512, xdp_sum_512 = 512, xdp_sum_256 = 256, xdp_sum_128 = 128, xdp_sum_64 = 64, xdp_sum_32 = 32, xdp_sum_16 = 16, xdp_sum_8 = 8, xdp_sum_4 = 4);
+define_sum!(
+    xdp_md,
+    xdp_sum_rest,
+    xdp_sum_512,
+    xdp_sum_512 = 512,
+    xdp_sum_256 = 256,
+    xdp_sum_128 = 128,
+    xdp_sum_64 = 64,
+    xdp_sum_32 = 32,
+    xdp_sum_16 = 16,
+    xdp_sum_8 = 8,
+    xdp_sum_4 = 4
+);
 
 /// An XDP frame.
 pub struct XdpPacket {

@@ -125,6 +125,18 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
         }
     }
 
+    /// Tries ports again that do not work. What kept them may have gone without an event, as another's XDP
+    /// program does; of a device that is as it was, nothing is tried.
+    pub fn retry(&mut self) {
+        let Self { running, changes, hooks, devices, .. } = self;
+        for Bridge { info, ports } in running {
+            let system = &mut System { hooks, devices, bridge: info.id };
+            for port in ports.iter_mut().filter(|port| port.error().is_some()) {
+                track(port, info.id, changes, |port| port.reconcile(system));
+            }
+        }
+    }
+
     /// Detaches all ports and undoes what was done to their peers, as dropping does. The configuration stays.
     pub fn shutdown(&mut self) {
         let Self { running, changes, hooks, devices, .. } = self;

@@ -457,13 +457,23 @@ fn a_device_in_other_hands_is_tried_again_when_it_changes() {
 
     // Nothing new about it, so nothing is tried.
     bench.bridges.link_event(&LinkEvent::Changed(link.clone()));
+    bench.bridges.retry();
     assert_eq!(bench.world.log(), Vec::<String>::new());
 
     link.xdp = true;
     bench.world.0.borrow_mut().links.insert("a".into(), link.clone());
+    bench.bridges.link_event(&LinkEvent::Changed(link.clone()));
+    assert_eq!(bench.world.log(), ["prepare a", "attach 0/1 to 11 by Xdp", "undo"]);
+
+    // The program goes without an event.
+    link.xdp = false;
+    bench.world.0.borrow_mut().links.insert("a".into(), link);
     bench.world.0.borrow_mut().refusals.clear();
-    bench.bridges.link_event(&LinkEvent::Changed(link));
+    bench.bridges.retry();
     assert_eq!(bench.world.log(), ["prepare a", "attach 0/1 to 11 by Xdp"]);
+    assert!(matches!(bench.bridges.take_changes().last(), Some(Change::PortAdded(BridgeId(0), _))));
+    bench.bridges.retry();
+    assert_eq!(bench.world.log(), Vec::<String>::new());
 }
 
 #[test]

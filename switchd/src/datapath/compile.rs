@@ -202,8 +202,10 @@ impl Compiler {
                 mask: ones(bits),
                 ..Op::default()
             });
-            read = if read_bits > bits { Some((a, read_shift + bits, read_bits - bits)) } else { from.next() };
-            write = if write_bits > bits { Some((b, write_shift + bits, write_bits - bits)) } else { to.next() };
+            read =
+                if read_bits > bits { Some((a, read_shift + bits, read_bits - bits)) } else { from.next() };
+            write =
+                if write_bits > bits { Some((b, write_shift + bits, write_bits - bits)) } else { to.next() };
         }
         Ok(())
     }

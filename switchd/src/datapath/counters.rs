@@ -32,9 +32,8 @@ impl Counters {
     /// Packets dropped for each reason, over all bridges.
     #[must_use]
     pub fn drops(&self) -> Vec<(DropReason, u64)> {
-        let count = |reason: DropReason| {
-            self.drops.get(&(reason as u32), 0).map_or(0, |counts| counts.iter().sum())
-        };
+        let count =
+            |reason: DropReason| self.drops.get(&(reason as u32), 0).map_or(0, |counts| counts.iter().sum());
         DropReason::ALL.iter().map(|&reason| (reason, count(reason))).collect()
     }
 

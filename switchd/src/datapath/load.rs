@@ -7,7 +7,7 @@ use aya::maps::{MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use conntrack_core::Timeouts;
-use switchd_ebpf::layout::Config;
+use switchd_ebpf::layout::{Config, Op, Record, RuleCounter};
 
 use super::connections::Connections;
 use super::counters::Counters;
@@ -44,7 +44,7 @@ pub enum LoadError {
     )]
     Memory(Sizes),
     /// The verifier refused a program: the kernel lacks something.
-    #[error("the kernel refuses the program {name} (Linux 5.17 or later is needed): {reason}")]
+    #[error("the kernel refuses the program {name} (Linux 5.18 or later is needed): {reason}")]
     Program {
         /// Its name.
         name: &'static str,
@@ -76,13 +76,16 @@ pub type Verified = Vec<(&'static str, u32)>;
 /// # Errors
 /// See [`LoadError`]; nothing is left in the kernel then.
 pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
+    let cpus = aya::util::nr_cpus().map_err(|(call, error)| LoadError::Kernel(format!("{call}: {error}")))?;
+    let cpus = cpus as u32;
+    if memory_available().is_some_and(|available| memory_needed(sizes, cpus) > available) {
+        return Err(LoadError::Memory(sizes));
+    }
     let mut loader = EbpfLoader::new();
     let entries = sizes.flows.saturating_mul(2);
     for name in ["ENTRIES1", "ENTRIES3", "ENTRIES7", "ENTRIES15", "ENTRIES32"] {
         loader.map_max_entries(name, entries);
     }
-    let cpus = aya::util::nr_cpus().map_err(|(call, error)| LoadError::Kernel(format!("{call}: {error}")))?;
-    let cpus = cpus as u32;
     let ops = sizes.flows.saturating_mul(4).saturating_add(65536);
     loader
         .map_max_entries("NODES", MAX_NODES)
@@ -148,6 +151,27 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
     Ok((Datapath { tables: FlowTables::new(store), ports, connections, counters }, verified))
 }
 
+/// Bytes that the kernel allocates at once for the maps that grow with the tables: arrays, and the buckets of
+/// hash maps, 16 bytes each, of which there are at most twice as many as entries.
+fn memory_needed(sizes: Sizes, cpus: u32) -> u64 {
+    const BUCKETS: u64 = 2 * 16;
+    let tuples = 2 * 2 * BUCKETS;
+    let connection = size_of::<Record>() as u64 + size_of::<u32>() as u64 + tuples;
+    let entries = 5 * 2 * BUCKETS;
+    let counters = u64::from(cpus) * size_of::<RuleCounter>() as u64;
+    let flow = 4 * size_of::<Op>() as u64 + counters + entries;
+    u64::from(sizes.connections) * connection + u64::from(sizes.flows) * flow
+}
+
+/// Bytes that can be had without swapping, if the kernel tells. It would give all of them to a map that is just
+/// not too large, and take half a minute to find that out.
+fn memory_available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
@@ -161,7 +185,8 @@ fn map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
 where
     M: TryFrom<aya::maps::Map, Error = MapError>,
 {
-    let taken = ebpf.take_map(name).ok_or_else(|| LoadError::Kernel(format!("the object has no map {name}")))?;
+    let taken =
+        ebpf.take_map(name).ok_or_else(|| LoadError::Kernel(format!("the object has no map {name}")))?;
     M::try_from(taken).map_err(|error| LoadError::Kernel(format!("map {name}: {error}")))
 }
 
@@ -225,4 +250,3 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
-

@@ -85,9 +85,7 @@ impl Ports {
                 list.len += 1;
             }
         }
-        self.lists
-            .insert(u32::from(bridge.0), list, 0)
-            .map_err(|error| HookError::Kernel(chain(&error)))
+        self.lists.insert(u32::from(bridge.0), list, 0).map_err(|error| HookError::Kernel(chain(&error)))
     }
 
     fn slot_counters(&self, slot: u32) -> PortStats {
@@ -185,7 +183,13 @@ fn explain(error: &ProgramError) -> HookError {
 }
 
 impl Hooks for Ports {
-    fn attach(&mut self, bridge: BridgeId, number: PortNo, ifindex: u32, hook: Hook) -> Result<(), HookError> {
+    fn attach(
+        &mut self,
+        bridge: BridgeId,
+        number: PortNo,
+        ifindex: u32,
+        hook: Hook,
+    ) -> Result<(), HookError> {
         let slot = self.free_slot().ok_or(HookError::TooMany(MAX_PORTS))?;
         let flags = if hook == Hook::Xdp { port_flags::XDP } else { 0 };
         let port = Port { ifindex, slot, number: number.0, bridge: u16::from(bridge.0), flags };

@@ -8,7 +8,7 @@
 //! Lists of subtables need no version: to find an additional subtable in a list, or the same one twice, costs
 //! time alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 
 use ofctl::action::Action;
@@ -38,6 +38,8 @@ pub struct FlowTables<S> {
     nodes: Numbers,
     ops: OpSpace,
     undo: Vec<Undo>,
+    /// Subtables that what is staged, or was refused, may leave without a rule.
+    emptied: BTreeSet<u32>,
     garbage: Vec<Garbage>,
 }
 
@@ -106,6 +108,7 @@ impl<S: Store> FlowTables<S> {
             nodes: Numbers::new(1, max_nodes),
             ops: OpSpace::new(1, max_ops),
             undo: Vec::new(),
+            emptied: BTreeSet::new(),
             garbage: Vec::new(),
         }
     }
@@ -134,8 +137,11 @@ impl<S: Store> FlowTables<S> {
             Garbage::Ops(block) => self.ops.free(block),
             Garbage::Entry(number, masked) => {
                 let Some(subtable) = self.subtables.get_mut(number) else { return };
-                // A rule may have come back to it meanwhile.
-                if subtable.stored.get(&masked).is_some_and(|entry| entry.now.rank == 0) {
+                // A rule may have come back to it meanwhile, even if it is to go again with what is staged now.
+                let unused = |entry: &Entry| {
+                    entry.now.rank == 0 && (entry.before.rank == 0 || entry.since <= self.version)
+                };
+                if subtable.stored.get(&masked).is_some_and(unused) {
                     let (width, probe) = (subtable.template.width, probe(number, &masked));
                     subtable.stored.remove(&masked);
                     self.store.remove_entry(width, &probe);
@@ -176,7 +182,7 @@ impl<S: Store> FlowTables<S> {
             }
         };
         if let Err(error) = self.raise(number, rank) {
-            self.drop_if_empty(number);
+            self.emptied.insert(number);
             return Err(error);
         }
         Ok(number)
@@ -184,13 +190,19 @@ impl<S: Store> FlowTables<S> {
 
     /// Gives a subtable a better place in its list, if it needs one for `rank`.
     fn raise(&mut self, number: u32, rank: u32) -> Result<(), RuleError> {
-        let Some(subtable) = self.subtables.get_mut(number) else { return Ok(()) };
-        if subtable.rank >= rank {
+        if self.subtables.get(number).is_none_or(|subtable| subtable.rank >= rank) {
             return Ok(());
         }
-        let Some(node) = self.nodes.take() else {
-            return Err(RuleError::Map(format!("more than {} distinct masks", self.store.max_nodes())));
+        let node = match self.nodes.take() {
+            Some(node) => node,
+            None => {
+                self.collect();
+                self.nodes.take().ok_or_else(|| {
+                    RuleError::Map(format!("more than {} distinct masks", self.store.max_nodes()))
+                })?
+            }
         };
+        let Some(subtable) = self.subtables.get_mut(number) else { return Ok(()) };
         subtable.rank = rank;
         let list = self.lists.entry((subtable.bridge, subtable.table)).or_default();
         let at = list.partition_point(|listed| listed.rank > rank);
@@ -221,7 +233,15 @@ impl<S: Store> FlowTables<S> {
         }
     }
 
-    /// Gives up a subtable that no rule is in.
+    /// Gives up the subtables that no rule is in. While something is staged, that cannot be told: a rule that is
+    /// to go may stay.
+    fn drop_emptied(&mut self) {
+        for number in std::mem::take(&mut self.emptied) {
+            self.drop_if_empty(number);
+        }
+    }
+
+    /// Gives up a subtable if no rule is in it.
     fn drop_if_empty(&mut self, number: u32) {
         let Some(subtable) = self.subtables.get(number) else { return };
         if !subtable.entries.is_empty() {
@@ -360,7 +380,7 @@ impl<S: Store> Rules for FlowTables<S> {
         }
         let Some(id) = self.rules.insert(rule) else {
             self.ops.free(block);
-            self.drop_if_empty(subtable);
+            self.emptied.insert(subtable);
             return Err(self.full());
         };
         self.store.reset_rule(id);
@@ -370,7 +390,7 @@ impl<S: Store> Rules for FlowTables<S> {
             let _ = self.enlist(id, false);
             self.rules.free(id);
             self.ops.free(block);
-            self.drop_if_empty(subtable);
+            self.emptied.insert(subtable);
             return Err(RuleError::Map(error.to_string()));
         }
         self.undo.push(Undo::Add(id));
@@ -407,6 +427,7 @@ impl<S: Store> Rules for FlowTables<S> {
 
     fn commit(&mut self) {
         if self.undo.is_empty() {
+            self.drop_emptied();
             return;
         }
         self.version += 1;
@@ -421,10 +442,11 @@ impl<S: Store> Rules for FlowTables<S> {
                     self.garbage.push(Garbage::Entry(number, rule.masked.clone()));
                     self.garbage.push(Garbage::Ops(block));
                     self.garbage.push(Garbage::Rule(id));
-                    self.drop_if_empty(number);
+                    self.emptied.insert(number);
                 }
             }
         }
+        self.drop_emptied();
         if self.garbage.len() > GARBAGE_LIMIT {
             self.collect();
         }
@@ -437,9 +459,9 @@ impl<S: Store> Rules for FlowTables<S> {
                 Undo::Add(id) => {
                     let result = self.enlist(id, false);
                     if let Some(rule) = self.rules.free(id) {
+                        self.emptied.insert(rule.subtable);
                         self.garbage.push(Garbage::Entry(rule.subtable, rule.masked));
                         self.ops.free(rule.ops);
-                        self.drop_if_empty(rule.subtable);
                     }
                     result
                 }
@@ -458,6 +480,7 @@ impl<S: Store> Rules for FlowTables<S> {
                 tracing::error!(%error, "a change of the flow table could not be taken back");
             }
         }
+        self.drop_emptied();
     }
 
     fn stats(&self, rule: RuleId) -> RuleStats {

@@ -149,7 +149,7 @@ fn a_loose_delete_hits_equal_and_more_specific_flows_of_all_tables() {
     apply(&mut tables, &mut rules, &[delete(tcp())]);
     assert_eq!(ports(&dump(&tables, &rules, secs(10))), [1, 3]);
     apply(&mut tables, &mut rules, &[delete(Match::default())]);
-    assert_eq!(ports(&dump(&tables, &rules, secs(10))), []);
+    assert!(dump(&tables, &rules, secs(10)).is_empty());
     assert_eq!(rules.visible(), []);
 }
 
@@ -247,7 +247,8 @@ fn resubmit_and_ct_may_go_to_the_switchs_own_table() {
     let (mut tables, mut rules) = empty();
     let resubmit = Action::Resubmit { port: None, table: Some(254), ct: false };
     let ct = Action::Ct(Box::new(Ct { table: Some(254), ..Ct::default() }));
-    let results = tables.apply(&mut rules, &[add(ip(), vec![resubmit]), add(tcp(), vec![ct])], secs(10)).results;
+    let results =
+        tables.apply(&mut rules, &[add(ip(), vec![resubmit]), add(tcp(), vec![ct])], secs(10)).results;
     assert_eq!(results, [Ok(()), Ok(())]);
 }
 

@@ -203,10 +203,16 @@ impl<'a> Bridge<'a> {
                     .replace("ct(commit)", &format!("ct(commit,{NEW_ZONE})"));
             }
             Kind::Subtables(n) => {
-                // Prefixes of other networks, each pair of lengths a mask of its own.
+                // Each pair of prefix lengths is a mask of its own. Of its two flows, one wants another source
+                // and the other another destination: no bit rules out both, so the subtable must be probed.
+                let [_, _, number, _] = self.connection.server;
                 for other in 1..n {
-                    let (src, dst) = (4 + other / 10, 4 + other % 10);
-                    writeln!(flows, "priority=9,tcp,nw_src=240.0.0.0/{src},nw_dst=240.0.0.0/{dst},actions=drop")?;
+                    let (src, dst) = (8 + other / 10, 8 + other % 10);
+                    for (client, server) in [(63, 10), (192, 245)] {
+                        let (from, to) =
+                            (format!("{client}.168.0.2/{src}"), format!("{server}.0.{number}.2/{dst}"));
+                        writeln!(flows, "priority=9,tcp,nw_src={from},nw_dst={to},actions=drop")?;
+                    }
                 }
                 writeln!(flows, "priority=1,tcp,actions={server}")?;
             }

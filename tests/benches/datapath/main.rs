@@ -59,6 +59,7 @@ fn test_runs(lab: &Lab, filter: &str, goals: &mut Vec<String>) -> Result<()> {
         return Ok(());
     }
     let baselines = Baselines::new()?;
+    eprintln!("measuring {} programs in turn, for a minute or two", cases.len());
     let rows = nanoseconds::measure(lab, &baselines, &cases)?;
     let bare = rows.get(1).map_or(f64::NAN, |row| row.nanoseconds);
     println!("| program run over 64-byte frames | ns per packet | to bare redirect |");
@@ -82,6 +83,7 @@ fn traffic(lab: &Lab, filter: &str, goals: &mut Vec<String>) -> Result<()> {
         return Ok(());
     }
     let field = Field::new(lab)?;
+    eprintln!("measuring between two namespaces, for a minute");
     println!("| between two namespaces | bare redirect | switch | ratio |");
     println!("|---|--:|--:|--:|");
     for name in names {

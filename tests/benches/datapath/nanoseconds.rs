@@ -25,7 +25,8 @@ pub struct Row {
 /// Measures all of it in turn. What it costs to vary frames is taken off.
 pub fn measure(lab: &Lab, baselines: &Baselines, cases: &[Case]) -> Result<Vec<Row>> {
     let _pinned = Pinned::to(cpu::last()?)?;
-    let all: Vec<&Case> = [&baselines.empty, &baselines.empty_varied, &baselines.bare].into_iter().chain(cases).collect();
+    let all: Vec<&Case> =
+        [&baselines.empty, &baselines.empty_varied, &baselines.bare].into_iter().chain(cases).collect();
     let mut medians = vec![Vec::new(); all.len()];
     for round in 0..=ROUNDS {
         let mut runs = vec![Vec::new(); all.len()];

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, setns},
@@ -87,12 +87,11 @@ impl<'a> Field<'a> {
     /// Makes both ways; the switch must be running.
     pub fn new(lab: &'a Lab) -> Result<Self> {
         let hosts = tutorial::set_up(lab)?;
-        for i in 0..2 {
-            let end = WAYS[0].ends[i];
-            lab.veth(BARE_PORTS[i], end, Some(&hosts[i]))?;
+        for ((host, port), end) in hosts.iter().zip(BARE_PORTS).zip(WAYS[0].ends) {
+            lab.veth(port, end, Some(host))?;
             // What the switch does by itself: without it a veth takes no redirected frames, and sends ones
             // whose checksums are left to a card that is not there.
-            hosts[i].exec("ethtool", &["-K", end, "gro", "on", "tx", "off"])?.ok()?;
+            host.exec("ethtool", &["-K", end, "gro", "on", "tx", "off"])?.ok()?;
         }
         let ports = [if_nametoindex(BARE_PORTS[0])?, if_nametoindex(BARE_PORTS[1])?];
         let redirect = |from: u32, to: u32| -> Result<Link> {
@@ -101,9 +100,8 @@ impl<'a> Field<'a> {
         };
         let redirects = [redirect(ports[0], ports[1])?, redirect(ports[1], ports[0])?];
         for way in &WAYS {
-            for i in 0..2 {
-                let address = format!("{}/24", way.addresses[i]);
-                hosts[i].exec("ip", &["addr", "add", &address, "dev", way.ends[i]])?.ok()?;
+            for ((host, end), address) in hosts.iter().zip(way.ends).zip(way.addresses) {
+                host.exec("ip", &["addr", "add", &format!("{address}/24"), "dev", end])?.ok()?;
             }
         }
         let arp = ["arp,in_port=veth_l0,actions=veth_r0", "arp,in_port=veth_r0,actions=veth_l0"];
@@ -121,7 +119,7 @@ impl<'a> Field<'a> {
             let frame = Connection::number(0).frame(part, Some(PORTS))?;
             let ifindex = if_nametoindex(port)?;
             let (verdict, _) = program_of(self.lab, port)?.test_run(&frame, Some(ifindex), 1)?;
-            anyhow::ensure!(verdict == REDIRECT, "the handshake ends with verdict {verdict} at {port}");
+            ensure!(verdict == REDIRECT, "the handshake ends with verdict {verdict} at {port}");
         }
         Ok(())
     }
@@ -184,10 +182,13 @@ impl<'a> Field<'a> {
         let server = way.addresses[1];
         let mut listener = right.spawn("iperf3", &["-s", "-1", "-B", server])?;
         right.wait_for_listener(5201)?;
-        let report = left.exec("iperf3", &["-c", server, "-t", "2", "-J", "--connect-timeout", "5000"])?.ok()?;
+        let report =
+            left.exec("iperf3", &["-c", server, "-t", "2", "-J", "--connect-timeout", "5000"])?.ok()?;
         listener.wait(Duration::from_secs(10))?;
         let report: serde_json::Value = serde_json::from_str(&report)?;
-        report["end"]["sum_received"]["bits_per_second"].as_f64().context("no sum_received in iperf3's report")
+        report["end"]["sum_received"]["bits_per_second"]
+            .as_f64()
+            .context("no sum_received in iperf3's report")
     }
 }
 
@@ -228,7 +229,10 @@ impl Generator {
         match started.recv() {
             Ok(id) => Ok(Self {
                 thread,
-                workers: [format!("/proc/self/task/{id}").into(), kernel_thread(&format!("ksoftirqd/{cpu}"))?],
+                workers: [
+                    format!("/proc/self/task/{id}").into(),
+                    kernel_thread(&format!("ksoftirqd/{cpu}"))?,
+                ],
             }),
             Err(_) => Err(joined(thread).err().unwrap_or_else(|| anyhow!("the load does not start"))),
         }

@@ -1,0 +1,305 @@
+//! The connection table: two CPUs at once, a full table, and the end of connections. Needs root, but for the
+//! host's part.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use ofctl::flow::Command;
+use ofctl::port::NoNames;
+use ofctl::syntax::parse_flow;
+use proptest::prelude::*;
+use switchd::datapath::host::{Arrival, Memory};
+use switchd::datapath::{FlowTables, Sizes, Store};
+use switchd::rules::Rules;
+use switchd_ebpf::drop_reason::DropReason;
+use switchd_ebpf::layout::Record;
+
+use crate::frames::flags::{ACK, FIN, RST, SYN};
+use crate::frames::{self, Ip};
+use crate::switch::{BRIDGE, Switch, action};
+
+/// Everything is tracked; what is new is committed.
+const FLOWS: [&str; 4] = [
+    "table=0,ip,actions=ct(table=1)",
+    "table=1,ip,ct_state=+trk+new,actions=ct(commit),2",
+    "table=1,ip,ct_state=+trk+est,in_port=1,actions=2",
+    "table=1,ip,ct_state=+trk+est,in_port=2,actions=1",
+];
+
+fn install<S: Store>(tables: &mut FlowTables<S>) {
+    for text in FLOWS {
+        let flow = parse_flow(text, Command::Add, &NoNames).unwrap();
+        let table = flow.table.unwrap_or(0);
+        tables.add(BRIDGE, table, flow.priority, &flow.matching, &flow.actions).unwrap();
+    }
+    tables.commit();
+}
+
+fn switch(connections: u32) -> Switch {
+    let mut switch = Switch::new(Sizes { flows: 16, connections }, 2);
+    install(&mut switch.datapath.tables);
+    switch
+}
+
+fn syn(connection: u16) -> Vec<u8> {
+    frames::tcp(Ip::V4, 0, connection, SYN, 100, 0, b"")
+}
+
+fn syn_ack(connection: u16) -> Vec<u8> {
+    frames::tcp(Ip::V4, 1, connection, SYN | ACK, 500, 101, b"")
+}
+
+fn ack(connection: u16) -> Vec<u8> {
+    frames::tcp(Ip::V4, 0, connection, ACK, 101, 501, b"")
+}
+
+impl Switch {
+    /// Whether a frame is let through.
+    fn passes(&self, port: u16, frame: &[u8]) -> bool {
+        match self.run(port, frame).action {
+            action::REDIRECT => true,
+            action::DROP => false,
+            other => panic!("action {other}"),
+        }
+    }
+
+    /// Opens a connection, which is assured then. False if not all of it is let through.
+    fn open(&self, connection: u16) -> bool {
+        self.passes(1, &syn(connection))
+            && self.passes(2, &syn_ack(connection))
+            && self.passes(1, &ack(connection))
+    }
+
+    fn records(&self) -> Vec<Record> {
+        self.datapath.connections.iter().map(|(_, record)| record).collect()
+    }
+
+    /// Host 0's ports of the connections that there are, as numbers of connections.
+    fn connections(&self) -> Vec<u16> {
+        let mut numbers: Vec<u16> =
+            self.records().iter().map(|record| record.tuples[0].ports.src - 1000).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    fn drops(&self, wanted: DropReason) -> u64 {
+        let drops = self.datapath.counters.drops();
+        drops.into_iter().find(|(reason, _)| *reason == wanted).map_or(0, |(_, count)| count)
+    }
+
+    /// Fills the empty table to the last record. The maps of tuples have room for just the tuples of that many
+    /// connections, and assured ones are not evicted: a record or a tuple that has leaked would show.
+    fn assert_nothing_leaked(&self, connections: u16) {
+        assert_eq!(self.records().len(), 0);
+        let (full, busy) = (self.drops(DropReason::ConntrackFull), self.drops(DropReason::ConntrackBusy));
+        for connection in 0..connections {
+            assert!(self.open(connection), "connection {connection} of {connections}");
+        }
+        assert!(!self.open(connections));
+        assert_eq!(self.drops(DropReason::ConntrackFull), full + 1);
+        assert_eq!(self.drops(DropReason::ConntrackBusy), busy);
+        assert_eq!(self.records().len(), usize::from(connections));
+    }
+}
+
+fn pin(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu % thread::available_parallelism().unwrap().get()).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+}
+
+#[test]
+fn two_cpus_on_one_connection_lose_no_update() {
+    const PACKETS: usize = 20_000;
+    let switch = switch(16);
+    assert!(switch.open(1));
+    let [before] = switch.records()[..] else { panic!("not one connection") };
+    let data = [
+        frames::tcp(Ip::V4, 0, 1, ACK, 101, 501, b"there"),
+        frames::tcp(Ip::V4, 1, 1, ACK, 501, 101, b"and back again"),
+    ];
+    let passed = thread::scope(|scope| {
+        let both = [0, 1].map(|direction| {
+            let (switch, data) = (&switch, &data);
+            scope.spawn(move || {
+                pin(direction);
+                let port = direction as u16 + 1;
+                (0..PACKETS).filter(|_| switch.passes(port, &data[direction])).count() as u64
+            })
+        });
+        both.map(|thread| thread.join().unwrap())
+    });
+    let [after] = switch.records()[..] else { panic!("not one connection") };
+    for direction in [0, 1] {
+        let bytes = passed[direction] * data[direction].len() as u64;
+        assert_eq!(after.packets[direction] - before.packets[direction], passed[direction]);
+        assert_eq!(after.bytes[direction] - before.bytes[direction], bytes);
+    }
+    // What waited for the connection too long was dropped, and said so. It has to be the exception.
+    let refused = 2 * PACKETS as u64 - passed[0] - passed[1];
+    assert_eq!(switch.drops(DropReason::ConntrackBusy), refused);
+    assert!(refused < PACKETS as u64 / 100, "{refused} packets refused");
+    // Still established: the state was advanced by one packet after the other.
+    assert_eq!(after.connection.status, before.connection.status);
+    assert!(switch.passes(1, &frames::tcp(Ip::V4, 0, 1, FIN | ACK, 106, 515, b"")));
+}
+
+#[test]
+fn connections_opened_and_flushed_at_the_same_time_leave_nothing_behind() {
+    const CONNECTIONS: u16 = 48;
+    let switch = switch(u32::from(CONNECTIONS));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let openers = [0, 1].map(|cpu| {
+            let switch = &switch;
+            scope.spawn(move || {
+                pin(cpu);
+                // The same connections on both CPUs, so that they also race to begin them.
+                for round in 0..60u16 {
+                    for connection in 0..CONNECTIONS + 8 {
+                        switch.passes(1, &syn(connection));
+                        switch.passes(2, &syn_ack(connection));
+                        if (round + connection) % 3 == 0 {
+                            switch.passes(1, &ack(connection));
+                        }
+                    }
+                }
+            })
+        });
+        let (switch, stop) = (&switch, &stop);
+        scope.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                switch.datapath.connections.flush(|record| record.tuples[0].ports.src % 2 == 0);
+                switch.datapath.connections.flush(|_| true);
+            }
+        });
+        openers.map(|opener| opener.join().unwrap());
+        stop.store(true, Ordering::Relaxed);
+    });
+    switch.datapath.connections.flush(|_| true);
+    switch.assert_nothing_leaked(CONNECTIONS);
+}
+
+#[test]
+fn a_full_table_gives_up_unanswered_connections_first_and_assured_ones_never() {
+    let switch = switch(4);
+    // Assured, answered, and two that are neither.
+    assert!(switch.open(1));
+    assert!(switch.passes(1, &syn(2)) && switch.passes(2, &syn_ack(2)));
+    assert!(switch.passes(1, &syn(3)) && switch.passes(1, &syn(4)));
+    assert!(switch.open(5) && switch.open(6));
+    assert_eq!(switch.connections(), [1, 2, 5, 6]);
+    assert!(switch.open(7));
+    assert_eq!(switch.connections(), [1, 5, 6, 7]);
+    // Nothing is left that may go: what would be new is dropped, what is known goes on.
+    assert_eq!(switch.drops(DropReason::ConntrackFull), 0);
+    assert!(!switch.passes(1, &syn(8)));
+    assert_eq!(switch.drops(DropReason::ConntrackFull), 1);
+    assert!(switch.passes(1, &ack(5)));
+    assert_eq!(switch.connections(), [1, 5, 6, 7]);
+    switch.datapath.connections.flush(|_| true);
+    switch.assert_nothing_leaked(4);
+}
+
+#[test]
+fn a_flush_takes_what_it_is_told_to() {
+    let switch = switch(8);
+    for connection in 1..=5 {
+        assert!(switch.open(connection));
+    }
+    let odd = |record: &Record| (record.tuples[0].ports.src - 1000) % 2 == 1;
+    assert_eq!(switch.datapath.connections.flush(odd), 3);
+    assert_eq!(switch.connections(), [2, 4]);
+    assert_eq!(switch.datapath.connections.sweep(), 0);
+    assert_eq!(switch.datapath.connections.flush(|_| true), 2);
+    switch.assert_nothing_leaked(8);
+}
+
+/// The host's datapath, and its time.
+struct Host {
+    tables: FlowTables<Memory>,
+    now: Duration,
+    connections: u32,
+}
+
+impl Host {
+    fn new(connections: u32) -> Self {
+        let mut memory = Memory::new(Sizes { flows: 16, connections });
+        memory.set_ports(BRIDGE, vec![1, 2]);
+        let mut tables = FlowTables::new(memory);
+        install(&mut tables);
+        Self { tables, now: Duration::from_secs(1000), connections }
+    }
+
+    fn passes(&self, port: u16, frame: &[u8]) -> bool {
+        let arrival = Arrival { bridge: BRIDGE, port, now: self.now };
+        !self.tables.store().run(&arrival, frame).outputs.is_empty()
+    }
+
+    /// Every connection has two tuples, and every record is free or alive.
+    fn check(&self) {
+        let table = self.tables.store().connections();
+        let alive = table.alive().count();
+        assert_eq!(table.tuples(), 2 * alive);
+        assert_eq!(table.free() + alive, self.connections as usize);
+    }
+}
+
+#[test]
+fn an_expired_connection_is_not_there_and_can_be_opened_again() {
+    let mut host = Host::new(1);
+    assert!(host.passes(1, &syn(1)));
+    let [first] = host.tables.store().live_connections(host.now)[..] else { panic!("not one connection") };
+    host.now = Duration::from_nanos(first.expires);
+    // To the last nanosecond.
+    assert_eq!(host.tables.store().live_connections(host.now).len(), 1);
+    assert!(host.passes(2, &syn_ack(1)));
+    let [answered] = host.tables.store().live_connections(host.now)[..] else { panic!("not one connection") };
+    assert_eq!((answered.created, answered.packets), (first.created, [1, 1]));
+
+    host.now = Duration::from_nanos(answered.expires + 1);
+    assert_eq!(host.tables.store().live_connections(host.now).len(), 0);
+    // An answer to nothing is invalid; a SYN begins anew, in the only record that there is.
+    assert!(!host.passes(2, &syn_ack(1)));
+    assert!(host.passes(1, &syn(1)));
+    let [again] = host.tables.store().live_connections(host.now)[..] else { panic!("not one connection") };
+    assert_eq!((again.created, again.packets), (answered.expires + 1, [1, 0]));
+    assert_ne!(again.life, first.life);
+    host.check();
+}
+
+#[test]
+fn an_expired_connection_makes_room_for_another() {
+    let mut host = Host::new(1);
+    assert!(host.passes(1, &syn(1)) && host.passes(2, &syn_ack(1)) && host.passes(1, &ack(1)));
+    assert!(!host.passes(1, &syn(2)));
+    host.now += Duration::from_secs(5 * 24 * 3600 + 1);
+    assert!(host.passes(1, &syn(2)));
+    host.check();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tuples_and_records_add_up_whatever_comes(
+        packets in prop::collection::vec((0usize..2, 0u16..12, 0usize..6, 0u64..40), 1..200),
+    ) {
+        let mut host = Host::new(6);
+        for (from, connection, kind, seconds) in packets {
+            host.now += Duration::from_secs(seconds * seconds / 40);
+            let flags = [SYN, SYN | ACK, ACK, FIN | ACK, RST, ACK][kind];
+            let (seq, ack) = [(100 + u32::from(flags != SYN), 501), (500 + u32::from(flags & SYN == 0), 101)][from];
+            let frame = if kind == 5 {
+                frames::udp(Ip::V4, from, connection, b"?")
+            } else {
+                frames::tcp(Ip::V4, from, connection, flags, seq, ack, b"")
+            };
+            host.passes(from as u16 + 1, &frame);
+            host.check();
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Frames, byte by byte.
+
+/// Addresses of the two hosts that talk to each other.
+pub const IPV4: [[u8; 4]; 2] = [[10, 0, 0, 1], [10, 0, 0, 2]];
+/// The same in IPv6.
+pub const IPV6: [[u8; 16]; 2] = [
+    [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+    [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
+];
+const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+
+/// TCP's flags.
+pub mod flags {
+    pub const FIN: u8 = 1;
+    pub const SYN: u8 = 2;
+    pub const RST: u8 = 4;
+    pub const ACK: u8 = 16;
+}
+
+/// The Internet checksum of some bytes.
+fn checksum(bytes: &[u8]) -> u16 {
+    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    let mut sum: u32 = bytes.chunks(2).map(word).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// An Ethernet frame from host `from` to the other.
+pub fn ethernet(from: usize, kind: u16, payload: &[u8]) -> Vec<u8> {
+    [&MACS[1 - from][..], &MACS[from], &kind.to_be_bytes(), payload].concat()
+}
+
+/// Inserts a VLAN tag.
+pub fn tagged(frame: &[u8], tci: u16) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0x00], &tci.to_be_bytes(), &frame[12..]].concat()
+}
+
+/// An IPv4 packet in a frame, with options (a multiple of four bytes).
+pub fn ipv4(from: usize, protocol: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
+    let header = 20 + options.len();
+    let mut packet = vec![0x40 | (header / 4) as u8, 0];
+    packet.extend(((header + payload.len()) as u16).to_be_bytes());
+    packet.extend([0, 7, 0, 0, 64, protocol, 0, 0]);
+    packet.extend(IPV4[from]);
+    packet.extend(IPV4[1 - from]);
+    packet.extend(options);
+    let sum = checksum(&packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend(payload);
+    ethernet(from, 0x0800, &packet)
+}
+
+/// An IPv6 packet in a frame; `payload` begins with the header `next`.
+pub fn ipv6(from: usize, next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend((payload.len() as u16).to_be_bytes());
+    packet.extend([next, 64]);
+    packet.extend(IPV6[from]);
+    packet.extend(IPV6[1 - from]);
+    packet.extend(payload);
+    ethernet(from, 0x86dd, &packet)
+}
+
+/// The IP version of a packet to be built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ip {
+    V4,
+    V6,
+}
+
+/// Puts the checksum of a transport header and its payload in its place, pseudo header included.
+fn seal(ip: Ip, from: usize, protocol: u8, at: usize, mut segment: Vec<u8>) -> Vec<u8> {
+    let mut covered = match ip {
+        Ip::V4 => [IPV4[from], IPV4[1 - from]].concat(),
+        Ip::V6 => [IPV6[from], IPV6[1 - from]].concat(),
+    };
+    covered.extend((segment.len() as u32).to_be_bytes());
+    covered.extend(u32::from(protocol).to_be_bytes());
+    covered.extend(&segment);
+    let sum = checksum(&covered);
+    segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    segment
+}
+
+fn wrap(ip: Ip, from: usize, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    match ip {
+        Ip::V4 => ipv4(from, protocol, &[], payload),
+        Ip::V6 => ipv6(from, protocol, payload),
+    }
+}
+
+/// A TCP segment: ports 1000 + `connection` of host 0, and 80 of host 1.
+pub fn tcp(ip: Ip, from: usize, connection: u16, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
+    let ports = [1000 + connection, 80];
+    let mut segment = ports[from].to_be_bytes().to_vec();
+    segment.extend(ports[1 - from].to_be_bytes());
+    segment.extend(seq.to_be_bytes());
+    segment.extend(ack.to_be_bytes());
+    segment.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend(payload);
+    wrap(ip, from, 6, &seal(ip, from, 6, 16, segment))
+}
+
+/// A UDP datagram: ports 5000 + `connection` of host 0, and 53 of host 1.
+pub fn udp(ip: Ip, from: usize, connection: u16, payload: &[u8]) -> Vec<u8> {
+    let ports = [5000 + connection, 53];
+    let mut datagram = ports[from].to_be_bytes().to_vec();
+    datagram.extend(ports[1 - from].to_be_bytes());
+    datagram.extend((8 + payload.len() as u16).to_be_bytes());
+    datagram.extend([0, 0]);
+    datagram.extend(payload);
+    wrap(ip, from, 17, &seal(ip, from, 17, 6, datagram))
+}
+
+/// An echo request (from host 0) or its answer.
+pub fn echo(ip: Ip, from: usize, id: u16) -> Vec<u8> {
+    let (kind, protocol) = match ip {
+        Ip::V4 => ([8, 0][from], 1),
+        Ip::V6 => ([128, 129][from], 58),
+    };
+    let mut message = vec![kind, 0, 0, 0];
+    message.extend(id.to_be_bytes());
+    message.extend([0, 1, 0xab, 0xcd]);
+    if ip == Ip::V6 {
+        return wrap(ip, from, protocol, &seal(ip, from, protocol, 2, message));
+    }
+    let sum = checksum(&message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    wrap(ip, from, protocol, &message)
+}
+
+/// A neighbour solicitation with a source link layer address.
+pub fn solicitation() -> Vec<u8> {
+    let mut message = vec![135, 0, 0, 0, 0, 0, 0, 0];
+    message.extend(IPV6[1]);
+    message.extend([1, 1]);
+    message.extend(MACS[0]);
+    wrap(Ip::V6, 0, 58, &seal(Ip::V6, 0, 58, 2, message))
+}
+
+/// An ARP request.
+pub fn arp() -> Vec<u8> {
+    let mut message = vec![0, 1, 8, 0, 6, 4, 0, 1];
+    message.extend(MACS[0]);
+    message.extend(IPV4[0]);
+    message.extend([0; 6]);
+    message.extend(IPV4[1]);
+    let mut frame = ethernet(0, 0x0806, &message);
+    frame[..6].fill(0xff);
+    frame
+}
+
+/// One frame of each kind that the parser tells apart.
+pub fn corpus() -> Vec<Vec<u8>> {
+    use flags::{ACK, FIN, RST, SYN};
+    let mut frames = vec![arp(), solicitation(), ethernet(0, 0x88cc, &[1, 2, 3]), ethernet(0, 40, &[0; 60])];
+    for ip in [Ip::V4, Ip::V6] {
+        frames.extend([
+            tcp(ip, 0, 1, SYN, 100, 0, b""),
+            tcp(ip, 1, 1, SYN | ACK, 500, 101, b""),
+            tcp(ip, 0, 1, ACK, 101, 501, b""),
+            tcp(ip, 0, 1, ACK, 101, 501, b"odd"),
+            tcp(ip, 0, 1, ACK, 101, 501, &[7; 1300]),
+            tcp(ip, 1, 1, ACK, 501, 1401, &[9; 700]),
+            tcp(ip, 0, 1, FIN | ACK, 1401, 1201, b""),
+            tcp(ip, 0, 1, RST, 1402, 0, b""),
+            tcp(ip, 0, 2, ACK, 5, 5, b"picked up"),
+            tcp(ip, 0, 3, 0, 5, 5, b"no flags"),
+            udp(ip, 0, 1, b"question"),
+            udp(ip, 1, 1, b"answer"),
+            udp(ip, 0, 2, b""),
+            echo(ip, 0, 77),
+            echo(ip, 1, 77),
+            echo(ip, 1, 78),
+            wrap(ip, 0, 132, &[0, 1, 0, 2, 0, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0, 4]),
+            wrap(ip, 0, 47, &[0; 24]),
+        ]);
+    }
+    // A checksum that is zero without being left out.
+    frames.extend((0..).map(|seq| tcp(Ip::V4, 0, 6, SYN, seq, 0, b"")).find(|frame| frame[50..52] == [0, 0]));
+    let long = tcp(Ip::V4, 0, 4, SYN, 1, 0, b"");
+    let (ip_header, segment) = (14, 34);
+    frames.push(ipv4(0, 6, &[1; 40], &long[segment..]));
+    frames.push(tagged(&long, 0x2005));
+    frames.push(tagged(&tagged(&long, 7), 9));
+    // A first fragment, and a later one.
+    for offset in [[0x20, 0], [0, 8]] {
+        let mut fragment = long.clone();
+        fragment[ip_header + 6..ip_header + 8].copy_from_slice(&offset);
+        frames.push(fragment);
+    }
+    // Hop-by-hop options and a fragment header before the segment.
+    let six = tcp(Ip::V6, 0, 4, SYN, 1, 0, b"");
+    frames.push(ipv6(0, 0, &[&[6, 0, 1, 4, 0, 0, 0, 0], &six[54..]].concat()));
+    frames.push(ipv6(0, 44, &[&[6, 0, 0, 1, 0, 0, 0, 9], &six[54..]].concat()));
+    frames.push(ipv6(0, 44, &[&[6, 0, 1, 0, 0, 0, 0, 9], &six[54..]].concat()));
+    // A wrong checksum, one left out, and bytes behind the packet.
+    let mut wrong = tcp(Ip::V4, 0, 5, SYN, 1, 0, b"");
+    wrong[segment + 16] ^= 1;
+    frames.push(wrong);
+    let mut none = udp(Ip::V4, 0, 5, b"unsummed");
+    none[segment + 6..segment + 8].fill(0);
+    frames.push(none);
+    frames.push([&long[..], &[0xaa; 9]].concat());
+    frames
+}
