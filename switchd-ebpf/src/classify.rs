@@ -15,6 +15,8 @@ use crate::packet::Packet;
 use crate::pipeline::Run;
 use crate::tables::Tables;
 
+/// Subtables that a search probes before it begins to loop.
+const INLINE_PROBES: u32 = 3;
 /// Subtables that one search goes through.
 pub const MAX_SUBTABLES: u32 = 8192;
 
@@ -24,23 +26,36 @@ pub fn search<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     let machine = &mut *run.machine;
     machine.best = RuleRef::default();
     machine.node = run.datapath.head(machine.bridge, machine.table);
+    // Most searches end within the first subtables, and a call for each would cost as much as the probe.
+    let mut left = INLINE_PROBES;
+    while left > 0 {
+        if probe(run) {
+            return;
+        }
+        left -= 1;
+    }
     let datapath = run.datapath;
-    datapath.repeat(MAX_SUBTABLES, probe::<P, D>, core::ptr::from_mut(run).cast());
+    datapath.repeat(MAX_SUBTABLES, probe_next::<P, D>, core::ptr::from_mut(run).cast());
 }
 
-/// Probes one subtable.
-extern "C" fn probe<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_void) -> i64 {
+extern "C" fn probe_next<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_void) -> i64 {
     // SAFETY: `search` passes the run, exclusively borrowed for as long as the loop runs.
     let run = unsafe { &mut *run.cast::<Run<'_, P, D>>() };
+    i64::from(probe(run))
+}
+
+/// Probes one subtable. True: it was the last that can matter.
+#[inline(always)]
+fn probe<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) -> bool {
     let machine = &mut *run.machine;
-    let Some(node) = run.datapath.node(machine.node) else { return 1 };
+    let Some(node) = run.datapath.node(machine.node) else { return true };
     if node.rank <= machine.best.rank {
-        return 1;
+        return true;
     }
     machine.node = node.next;
     let first = machine.key.words[usize::from(node.index[0]) & (WORDS - 1)];
     if (first ^ node.common) & node.agreed != 0 {
-        return i64::from(machine.node == 0);
+        return machine.node == 0;
     }
     mask(&machine.key.words, node, &mut machine.probe);
     if let Some(entry) = run.datapath.entry(node.width, &machine.probe) {
@@ -49,7 +64,7 @@ extern "C" fn probe<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c
             machine.best = *found;
         }
     }
-    i64::from(machine.node == 0)
+    machine.node == 0
 }
 
 /// Gathers the words that the node's mask uses.

@@ -16,7 +16,7 @@ use crate::checksum;
 use crate::drop_reason::DropReason;
 use crate::key::{Key, WORDS};
 use crate::layout::{Op, Ports, Record, TUPLE_DYING, Tuple6, TupleRef, life, op};
-use crate::packet::Packet;
+use crate::packet::{Buffer, Packet};
 use crate::parse::{Layout, eth_type, ip_proto};
 use crate::pipeline::{Machine, Run, stage};
 use crate::tables::Tables;
@@ -63,7 +63,7 @@ pub struct Scratch {
     /// The packet's segment, if it is TCP.
     pub segment: tcp::Segment,
     /// Its header, or its options.
-    pub header: [u8; 64],
+    pub header: Buffer,
     /// The action's flags: [`op::CT_COMMIT`] and the like.
     pub flags: u32,
     /// The action's table.
@@ -240,7 +240,7 @@ fn header<'a, P: Packet>(
     track: &'a mut Scratch,
     len: u32,
 ) -> Option<&'a [u8; 64]> {
-    packet.read(u32::from(layout.l4), &mut track.header, len).then_some(&track.header)
+    packet.read(u32::from(layout.l4), &mut track.header, len).then_some(&track.header.bytes)
 }
 
 /// ICMP's stand-in for ports: the identifier, and type and code.
@@ -287,7 +287,14 @@ fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> bool {
     };
     let pseudo =
         if protocol == ip_proto::ICMP { 0 } else { addresses + u64::from(protocol) + u64::from(len) };
-    match packet.sum(at, len) {
+    // A short segment fits into the workspace, and is summed there without asking the kernel piece by piece.
+    let sum = if len <= 64 {
+        track.header.clear();
+        packet.read(at, &mut track.header, len).then(|| track.header.sum())
+    } else {
+        packet.sum(at, len)
+    };
+    match sum {
         Some(sum) => checksum::fold(pseudo + u64::from(sum)) == 0xffff,
         None => true,
     }
@@ -317,7 +324,7 @@ fn segment<P: Packet>(packet: &P, machine: &mut Machine) -> Option<()> {
     if options > 0 && !packet.read(at + 20, &mut machine.track.header, options) {
         return None;
     }
-    segment.parse_options(&machine.track.header, options);
+    segment.parse_options(&machine.track.header.bytes, options);
     Some(())
 }
 

@@ -220,7 +220,8 @@ pub struct Op {
 pub mod op {
     /// The end of a rule's actions. Code 0, so that unwritten memory ends a list.
     pub const END: u8 = 0;
-    /// `key[a] = key[a] & !mask | value`; `value` lies within `mask`.
+    /// `key[a] = key[a] & !mask | value`; `value` lies within `mask`. With `b` other than 0, only for packets of
+    /// that Ethernet type.
     pub const SET: u8 = 1;
     /// Bits of `key[a]` to bits of `key[b & 0xff]`: `mask` is as wide as the run and right-aligned, the low
     /// byte of `c` is the shift to read at, the next the shift to write at.

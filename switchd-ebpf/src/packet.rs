@@ -1,5 +1,7 @@
 //! Access to a packet's bytes: the seam between the pipeline and the hook it runs in.
 
+use crate::checksum;
+
 /// A packet, as one of the hooks holds it.
 ///
 /// Offsets count from the first byte of the Ethernet header. An access that leaves the packet, or whose offset
@@ -12,7 +14,7 @@ pub trait Packet {
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 
     /// Reads `len` bytes, 1 to 64, into the beginning of a buffer. On failure the buffer's content is undefined.
-    fn read(&self, offset: u32, buffer: &mut [u8; 64], len: u32) -> bool;
+    fn read(&self, offset: u32, buffer: &mut Buffer, len: u32) -> bool;
 
     /// Writes `N` bytes, at most 16.
     fn store<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool;
@@ -51,4 +53,37 @@ pub enum Changed {
     /// The addresses, which a transport checksum covers through its pseudo header. That matters where a
     /// checksum is still to be completed by hardware: such a one holds the pseudo header alone.
     PseudoHeader,
+}
+
+/// Room for the beginning of a transport header, aligned so that it can be summed by words.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct Buffer {
+    /// The bytes.
+    pub bytes: [u8; 64],
+}
+
+impl Buffer {
+    /// Fills it with zeros.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        self.bytes = [0; 64];
+    }
+
+    /// The sum of all of it (see [`Packet::sum`]).
+    #[inline(always)]
+    #[must_use]
+    pub fn sum(&self) -> u16 {
+        let words = self.bytes.as_ptr().cast::<u64>();
+        let mut sum = 0;
+        let mut i = 0;
+        while i < 8 {
+            // SAFETY: the buffer has that many words, and is aligned for them.
+            let word = unsafe { words.add(i).read() };
+            sum += (word >> 32) + (word & 0xffff_ffff);
+            i += 1;
+        }
+        // The words are in memory order.
+        checksum::fold(sum).to_be()
+    }
 }

@@ -412,6 +412,10 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
         let a = usize::from(op.a) & (WORDS - 1);
         match op.code {
             op::SET => {
+                let kind = (self.machine.key.words[0] >> 16) as u16;
+                if op.b != 0 && op.b != kind {
+                    return;
+                }
                 if a < HEADER_WORDS {
                     self.machine.before_headers_change();
                 }

@@ -8,12 +8,16 @@ use crate::parse::{Layout, VLAN_CFI, eth_type, ip_proto};
 use crate::pipeline::Headers;
 use crate::tables::Tables;
 
+/// The bits of a key's first word that stand in the packet and can be changed there: the IP protocol (an ARP
+/// opcode), and the traffic class. The port of entry and the connection's state do not.
+const FIRST_WORD: u64 = 0xff << 32 | 0xff << 56;
+
 /// Whether two copies have the same headers.
 #[inline(always)]
 #[must_use]
 pub fn same(a: &Headers, b: &Headers) -> bool {
-    let mut differ = 0;
-    let mut i = 0;
+    let mut differ = (a[0] ^ b[0]) & FIRST_WORD;
+    let mut i = 1;
     while i < a.len() {
         differ |= a[i] ^ b[i];
         i += 1;

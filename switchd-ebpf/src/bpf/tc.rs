@@ -14,7 +14,7 @@ use aya_ebpf::helpers::generated::{
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::key::WORDS;
 use switchd_ebpf::layout::{DEFERRED as DEFERRED_SLOTS, MAX_BRIDGE_PORTS, NOTE_MAGIC, Note, PortList};
-use switchd_ebpf::packet::{Changed, MAX_OFFSET, Packet};
+use switchd_ebpf::packet::{Buffer, Changed, MAX_OFFSET, Packet};
 use switchd_ebpf::parse::{eth_type, parse};
 use switchd_ebpf::pipeline::{Effects, MAX_COPIES, MAX_OUTPUTS, Machine, Run, copy_headers, port};
 use switchd_ebpf::rewrite::{rewrite, same};
@@ -235,10 +235,10 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
-    fn read(&self, offset: u32, buffer: &mut [u8; 64], len: u32) -> bool {
+    fn read(&self, offset: u32, buffer: &mut Buffer, len: u32) -> bool {
         let Some(len) = bytes::length(len) else { return false };
         // SAFETY: the context is the program's own, and the buffer is at least as long as `len`.
-        unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, buffer.as_mut_ptr().cast(), len) == 0 }
+        unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, buffer.bytes.as_mut_ptr().cast(), len) == 0 }
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use switchd_ebpf::checksum;
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::key::WORDS;
 use switchd_ebpf::layout::{DEFERRED as DEFERRED_SLOTS, NOTE_MAGIC, Note, port_flags};
-use switchd_ebpf::packet::{Changed, MAX_OFFSET, Packet};
+use switchd_ebpf::packet::{Buffer, Changed, MAX_OFFSET, Packet};
 use switchd_ebpf::parse::{eth_type, parse};
 use switchd_ebpf::pipeline::{MAX_COPIES, MAX_OUTPUTS, Machine, Run, copy_headers, port};
 use switchd_ebpf::rewrite::{rewrite, same};
@@ -215,10 +215,10 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
-    fn read(&self, offset: u32, buffer: &mut [u8; 64], len: u32) -> bool {
+    fn read(&self, offset: u32, buffer: &mut Buffer, len: u32) -> bool {
         let Some(len) = bytes::length(len) else { return false };
         // SAFETY: the context is the program's own, and the buffer is at least as long as `len`.
-        unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset, buffer.as_mut_ptr().cast(), len) == 0 }
+        unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset, buffer.bytes.as_mut_ptr().cast(), len) == 0 }
     }
 
     #[inline(always)]

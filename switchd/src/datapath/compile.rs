@@ -5,7 +5,7 @@ use ofctl::field::{Field, Subfield};
 use ofctl::port::PortNo;
 use switchd_ebpf::key::{self, Location};
 use switchd_ebpf::layout::{Op, op};
-use switchd_ebpf::parse::VLAN_CFI;
+use switchd_ebpf::parse::{VLAN_CFI, eth_type};
 use switchd_ebpf::pipeline::MAX_CLONES;
 
 use crate::rules::RuleError;
@@ -65,7 +65,15 @@ impl Compiler {
             }
             Action::ModNw(direction, address) => {
                 let at = if direction == Direction::Src { key::IPV4_SRC } else { key::IPV4_DST };
-                self.set_whole(at, u128::from(address));
+                // ARP keeps its addresses in the same place, and is none of this action's business.
+                self.ops.push(Op {
+                    code: op::SET,
+                    a: at.word,
+                    b: eth_type::IPV4,
+                    value: u64::from(address) << at.shift,
+                    mask: at.low_mask() << at.shift,
+                    ..Op::default()
+                });
             }
             Action::ModTp(direction, port) => {
                 let at = if direction == Direction::Src { key::TP_SRC } else { key::TP_DST };

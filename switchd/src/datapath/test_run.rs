@@ -117,6 +117,16 @@ impl TestRun {
         Ok(Ran { action: attributes.action, frame: frame.unwrap_or_default().to_vec() })
     }
 
+    /// Runs the program `times` times on one copy of a frame, in one call. What the program changes in the frame,
+    /// the next run finds changed.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn repeat(&self, frame: &[u8], ifindex: u32, times: u32) -> io::Result<()> {
+        let mut attributes = Attributes { repeat: times, ..Attributes::default() };
+        self.call(&mut attributes, frame, ifindex)
+    }
+
     /// Makes the call; the frame and the context are filled in here.
     fn call(&self, attributes: &mut Attributes, frame: &[u8], ifindex: u32) -> io::Result<()> {
         let context: Vec<u32> = match self.hook {

@@ -40,7 +40,7 @@ fn best<'a>(table: &'a Linear, key: &Key) -> Vec<&'a Rule> {
 
 #[derive(Clone, Debug)]
 enum Change {
-    Add { mask: Key, key: Key, priority: u16 },
+    Add(Box<Match>, u16),
     Modify(prop::sample::Index),
     Remove(prop::sample::Index),
     Commit,
@@ -97,11 +97,7 @@ impl Both {
 
     fn change(&mut self, change: &Change) {
         match change {
-            Change::Add { mask, key, priority } => {
-                let words = std::array::from_fn(|i| key.words[i] & mask.words[i]);
-                let matching = Match { key: Key { words }, mask: *mask };
-                self.add(*priority, matching).unwrap();
-            }
+            Change::Add(matching, priority) => self.add(*priority, **matching).unwrap(),
             Change::Modify(which) if !self.staged.is_empty() => {
                 let (output, actions) = self.next_output();
                 let at = which.index(self.staged.len());
@@ -175,8 +171,10 @@ fn masks() -> impl Strategy<Value = Key> {
 fn changes() -> impl Strategy<Value = Change> {
     let priority = prop::sample::select(vec![0, 1, 2, 100, 65535]);
     prop_oneof![
-        6 => (masks(), keys(), priority)
-            .prop_map(|(mask, key, priority)| Change::Add { mask, key, priority }),
+        6 => (masks(), keys(), priority).prop_map(|(mask, key, priority)| {
+            let words = std::array::from_fn(|i| key.words[i] & mask.words[i]);
+            Change::Add(Box::new(Match { key: Key { words }, mask }), priority)
+        }),
         2 => any::<prop::sample::Index>().prop_map(Change::Modify),
         4 => any::<prop::sample::Index>().prop_map(Change::Remove),
         4 => Just(Change::Commit),

@@ -59,6 +59,11 @@ impl Switch {
         self.run_on_device(ifindex(port), frame)
     }
 
+    /// Has a frame come in on a port many times in a row, by XDP. The flows must not change it.
+    pub fn repeat(&self, port: u16, frame: &[u8], times: u32) {
+        self.xdp.repeat(frame, ifindex(port), times).unwrap();
+    }
+
     /// Has a frame come in on a port, by tcx.
     pub fn run_tcx(&self, port: u16, frame: &[u8]) -> Ran {
         self.tcx.run(frame, ifindex(port)).unwrap()

@@ -1,7 +1,7 @@
 //! A frame in ordinary memory.
 
 use switchd_ebpf::checksum;
-use switchd_ebpf::packet::{Changed, MAX_OFFSET, Packet};
+use switchd_ebpf::packet::{Buffer, Changed, MAX_OFFSET, Packet};
 use switchd_ebpf::parse::eth_type;
 
 /// Length of the two MAC addresses, which the VLAN tag follows.
@@ -41,8 +41,9 @@ impl Packet for Frame {
         self.at(offset, N)?.try_into().ok()
     }
 
-    fn read(&self, offset: u32, buffer: &mut [u8; 64], len: u32) -> bool {
-        let (Some(bytes), Some(to)) = (self.at(offset, len as usize), buffer.get_mut(..len as usize)) else {
+    fn read(&self, offset: u32, buffer: &mut Buffer, len: u32) -> bool {
+        let (Some(bytes), Some(to)) = (self.at(offset, len as usize), buffer.bytes.get_mut(..len as usize))
+        else {
             return false;
         };
         to.copy_from_slice(bytes);
