@@ -1,5 +1,6 @@
 //! Packets out of the ordinary: tagged, in fragments, with options and extension headers, larger than usual, or
 //! wrong. They are forwarded, dropped with a reason, or invalid, and never taken for what they are not.
+#![allow(clippy::unwrap_used, reason = "a frame of a test that cannot be built is a failure of the test")]
 
 use std::{net::IpAddr, time::Duration};
 
@@ -96,8 +97,8 @@ fn with_options(frame: &[u8], options: &[u8]) -> Vec<u8> {
     let mut frame = frame.to_vec();
     frame.splice(34..34, options.iter().copied());
     let words = 5 + options.len() / 4;
-    frame[14] = 0x40 | u8::try_from(words).unwrap();
-    let total = u16::try_from(frame.len() - 14).unwrap();
+    frame[14] = 0x40 | words as u8;
+    let total = (frame.len() - 14) as u16;
     frame[16..18].copy_from_slice(&total.to_be_bytes());
     frame[24..26].fill(0);
     let sum = checksum(&frame[14..34 + options.len()]);
@@ -116,7 +117,7 @@ fn with_extensions(frame: &[u8], extensions: &[(u8, Vec<u8>)]) -> Vec<u8> {
         frame.splice(at..at, [&[next], &body[..]].concat());
         (field, at) = (at, at + 1 + body.len());
     }
-    let payload = u16::try_from(frame.len() - 54).unwrap();
+    let payload = (frame.len() - 54) as u16;
     frame[18..20].copy_from_slice(&payload.to_be_bytes());
     frame
 }
@@ -124,7 +125,7 @@ fn with_extensions(frame: &[u8], extensions: &[(u8, Vec<u8>)]) -> Vec<u8> {
 /// Options that say nothing, of 8 * (1 + n) bytes in all.
 fn padding(number: u8, n: u8) -> (u8, Vec<u8>) {
     let room = usize::from(n) * 8 + 4;
-    let mut body = vec![n, 1, u8::try_from(room).unwrap()];
+    let mut body = vec![n, 1, room as u8];
     body.resize(3 + room, 0);
     (number, body)
 }
@@ -134,8 +135,8 @@ fn fragment(frame: &[u8], from: usize, to: usize) -> Vec<u8> {
     let more = to < frame.len() - 34;
     let to = to.min(frame.len() - 34);
     let mut part = [&frame[..34], &frame[34 + from..34 + to]].concat();
-    let total = u16::try_from(part.len() - 14).unwrap();
-    let position = u16::try_from(from / 8).unwrap() | if more { 0x2000 } else { 0 };
+    let total = (part.len() - 14) as u16;
+    let position = (from / 8) as u16 | if more { 0x2000 } else { 0 };
     part[16..18].copy_from_slice(&total.to_be_bytes());
     part[18..20].copy_from_slice(&[0x12, 0x34]);
     part[20..22].copy_from_slice(&position.to_be_bytes());

@@ -76,7 +76,7 @@ impl Ports {
     /// Tells the datapath which ports a bridge floods to.
     fn publish_list(&mut self, bridge: BridgeId) -> Result<(), HookError> {
         let mut list = PortList { len: 0, ports: [0; MAX_BRIDGE_PORTS] };
-        for (&(of, number), _) in &self.attached {
+        for &(of, number) in self.attached.keys() {
             if of == bridge {
                 let Some(slot) = list.ports.get_mut(list.len as usize) else {
                     return Err(HookError::TooMany(MAX_BRIDGE_PORTS as u32));
