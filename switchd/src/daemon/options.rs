@@ -25,7 +25,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 
-    /// What to log: [MODULE:]LEVEL, as for `appctl vlog/set`; levels are off, err, warn, info, dbg, trace.
+    /// What to log: `[MODULE:]LEVEL`, as for `appctl vlog/set`; levels are off, err, warn, info, dbg, trace.
     #[arg(short = 'v', long = "log-level", value_name = "SPEC")]
     pub log_level: Vec<Spec>,
 
