@@ -25,6 +25,8 @@ use crate::tables::Tables;
 const LOCK_ATTEMPTS: u32 = 64;
 /// Records looked at for one that may go, when the table is full.
 const EVICTION_PROBES: u32 = 64;
+/// Pieces of 64 bytes in the largest IP packet.
+const MAX_PIECES: u32 = 1024;
 /// Attempts to find or make a connection while others remove and make it.
 const TRACK_ATTEMPTS: u32 = 3;
 const NANOS: u64 = 1_000_000_000;
@@ -70,6 +72,12 @@ pub struct Scratch {
     pub table: u16,
     /// The action's zone.
     pub zone: u16,
+    /// The pseudo header's sum, how many bytes are to be summed with it, and what they come to.
+    pub pseudo: u64,
+    /// See `pseudo`.
+    pub summed: u64,
+    /// See `pseudo`.
+    pub sum_len: u32,
     /// How often the connection was looked for.
     pub attempts: u32,
     /// What kind of packet it is.
@@ -158,13 +166,43 @@ pub fn examine<P: Packet, D>(run: &mut Run<'_, P, D>) {
 
 /// Stage [`stage::VERIFY`]: sees whether the transport checksum is right.
 #[inline(always)]
-pub fn verify<P: Packet, D>(run: &mut Run<'_, P, D>) {
-    let machine = &mut *run.machine;
-    if checksum_valid(&run.packet, machine) {
-        machine.stage = stage::CONNECT;
-    } else {
-        invalid(machine);
+pub fn verify<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
+    match checksum_valid(&run.packet, run.machine) {
+        Some(true) => run.machine.stage = stage::CONNECT,
+        Some(false) => invalid(run.machine),
+        None => run.machine.stage = stage::SUM,
     }
+}
+
+/// Stage [`stage::SUM`]: sums a packet that the hook does not hold in one piece, bit by bit.
+#[inline(always)]
+pub fn sum<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
+    run.machine.track.summed = 0;
+    let datapath = run.datapath;
+    datapath.repeat(MAX_PIECES, sum_piece::<P, D>, core::ptr::from_mut(run).cast());
+    let track = &run.machine.track;
+    if checksum::fold(track.pseudo + track.summed) == 0xffff {
+        run.machine.stage = stage::CONNECT;
+    } else {
+        invalid(run.machine);
+    }
+}
+
+extern "C" fn sum_piece<P: Packet, D: Tables + Connections>(index: u64, run: *mut c_void) -> i64 {
+    // SAFETY: `sum` passes the run, exclusively borrowed for as long as the loop runs.
+    let run = unsafe { &mut *run.cast::<Run<'_, P, D>>() };
+    let Machine { layout, track, .. } = &mut *run.machine;
+    let done = index as u32 * 64;
+    if done >= track.sum_len {
+        return 1;
+    }
+    track.header.clear();
+    let at = u32::from(layout.l4) + done;
+    if !run.packet.read(at, &mut track.header, (track.sum_len - done).min(64)) {
+        return 1;
+    }
+    track.summed += u64::from(track.header.sum());
+    0
 }
 
 #[inline(always)]
@@ -253,31 +291,32 @@ fn echo_ports(id: u16, inverse: u8, ports: &mut Ports, answer: &mut Ports) {
     answer.dst = u16::from(inverse) << 8 | code;
 }
 
-/// Whether the transport checksum is right, or cannot be judged: there is none, or it is left to the hardware.
+/// Whether the transport checksum is right, or there is none to be judged. None: the packet is in pieces; `pseudo`
+/// and `sum_len` in the workspace say what is to be summed.
 #[inline(always)]
-fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> bool {
+fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> Option<bool> {
     let Machine { wire, layout, track, .. } = machine;
     let protocol = (wire[0] >> 32) as u8;
     let ipv4 = (wire[0] >> 16) as u16 == eth_type::IPV4;
     let (at, mut len) = (u32::from(layout.l4), u32::from(layout.l4_len));
     match protocol {
-        _ if layout.partial != 0 => return true,
+        _ if layout.partial != 0 => return Some(true),
         ip_proto::UDP => {
-            let Some(header) = header(packet, layout, track, 8) else { return false };
+            let Some(header) = header(packet, layout, track, 8) else { return Some(false) };
             let [c0, c1] = [header[6], header[7]];
             let length = u32::from(u16::from_be_bytes([header[4], header[5]]));
             if length < 8 || length > len {
-                return false;
+                return Some(false);
             }
             if c0 | c1 == 0 {
-                return true;
+                return Some(true);
             }
             len = length;
         }
         ip_proto::TCP => {}
         ip_proto::ICMP if ipv4 => {}
         ip_proto::ICMPV6 if !ipv4 => {}
-        _ => return true,
+        _ => return Some(true),
     }
     let halves = |word: u64| (word >> 32) + (word & 0xffff_ffff);
     let addresses = if ipv4 {
@@ -294,10 +333,9 @@ fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> bool {
     } else {
         packet.sum(at, len)
     };
-    match sum {
-        Some(sum) => checksum::fold(pseudo + u64::from(sum)) == 0xffff,
-        None => true,
-    }
+    track.pseudo = pseudo;
+    track.sum_len = len;
+    Some(checksum::fold(pseudo + u64::from(sum?)) == 0xffff)
 }
 
 /// Reads the TCP header into the workspace. None: it is cut, or its data offset impossible.

@@ -69,6 +69,8 @@ pub mod stage {
     pub const COMMIT: u32 = 6;
     /// The end of connection tracking, and the packet's way on.
     pub const TRACKED: u32 = 7;
+    /// The checksum of a packet that is not in one piece; between `VERIFY` and `CONNECT`.
+    pub const SUM: u32 = 8;
 }
 
 /// The header words of a key.
@@ -590,6 +592,9 @@ extern "C" fn step<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_
     }
     if run.is_at(stage::VERIFY) {
         conntrack::verify(run);
+    }
+    if run.is_at(stage::SUM) {
+        conntrack::sum(run);
     }
     if run.is_at(stage::CONNECT) {
         conntrack::connect(run);
