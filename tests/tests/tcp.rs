@@ -1,6 +1,6 @@
 //! Real TCP sockets through the tutorial's five flows, with nothing prepared by hand.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
 use tests::{
@@ -48,10 +48,6 @@ fn network(lab: &Lab, family: &Family) -> Result<[Netns; 2]> {
 }
 
 /// A command whose standard input and output are files.
-fn redirected<'a>(command: &'a mut Command, input: &str, output: &str) -> Result<&'a mut Command> {
-    Ok(command.stdin(fs::File::open(input)?).stdout(fs::File::create(output)?))
-}
-
 fn noise() -> Result<Vec<u8>> {
     use std::io::Read;
     let mut bytes = vec![0; BYTES];
@@ -59,7 +55,32 @@ fn noise() -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Both directions of one connection at once, each with its own noise.
+/// Both directions of one connection at once, each with its own noise. Each end closes only when it has all that
+/// the other one sent: `nc` may leave before.
+const EXCHANGE: &str = r#"
+import socket, sys, threading
+role, family, address, port, source, target = sys.argv[1:]
+family = socket.AF_INET6 if family == "6" else socket.AF_INET
+if role == "server":
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((address, int(port)))
+    listener.listen(1)
+    connection = listener.accept()[0]
+else:
+    connection = socket.socket(family)
+    connection.connect((address, int(port)))
+def send():
+    connection.sendall(open(source, "rb").read())
+    connection.shutdown(socket.SHUT_WR)
+sender = threading.Thread(target=send)
+sender.start()
+with open(target, "wb") as received:
+    while data := connection.recv(1 << 16):
+        received.write(data)
+sender.join()
+"#;
+
 fn both_ways(family: &Family) -> Result<()> {
     let lab = Lab::new()?;
     let _switch = lab.switchd(&[])?;
@@ -69,13 +90,15 @@ fn both_ways(family: &Family) -> Result<()> {
     fs::write("/run/lab/down", &down)?;
 
     let port = PORT.to_string();
-    let mut server = right.command("nc");
-    server.args(["-l", "-N", "-w", "10", family.server, &port]);
-    let mut server = Background::spawn(redirected(&mut server, "/run/lab/down", "/run/lab/up.got")?)?;
+    let version = if family.server.contains(':') { "6" } else { "4" };
+    let end = |at: &Netns, role: &str, source: &str, target: &str| {
+        let mut command = at.command("python3");
+        command.args(["-c", EXCHANGE, role, version, family.server, &port, source, target]);
+        Background::spawn(&mut command)
+    };
+    let mut server = end(&right, "server", "/run/lab/down", "/run/lab/up.got")?;
     right.wait_for_listener(PORT)?;
-    let mut client = left.command("nc");
-    client.args(["-N", "-w", "10", family.server, &port]);
-    let mut client = Background::spawn(redirected(&mut client, "/run/lab/up", "/run/lab/down.got")?)?;
+    let mut client = end(&left, "client", "/run/lab/up", "/run/lab/down.got")?;
     client.wait(LIMIT).context("client")?;
     server.wait(LIMIT).context("server")?;
 
