@@ -45,6 +45,12 @@ reasons! {
     ReservedAddress = "reserved_address",
     /// The connection table is full, and nothing in it may go.
     ConntrackFull = "conntrack_full",
+    /// The zone has as many connections as it may have.
+    ConntrackZoneLimit = "conntrack_zone_limit",
+    /// The answers to the connection would look like another connection's.
+    ConntrackClash = "conntrack_clash",
+    /// Every address and port that `nat` allows is taken.
+    NatExhausted = "nat_exhausted",
     /// Another CPU held the connection for too long.
     ConntrackBusy = "conntrack_busy",
     /// The packet could not be changed as the flow wants.

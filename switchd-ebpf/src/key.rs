@@ -144,6 +144,11 @@ pub const ARP_THA: Location = Location::new(10, 0, 48);
 /// ND target address.
 pub const ND_TARGET: Location = Location::new(11, 0, 128);
 
+/// The word of what address translation adds to numbers in the packet that are no fields of the key: for TCP, to the
+/// sequence number (high half) and the acknowledgment number; for an ICMP query, to the identifier (low 16 bits). Zero
+/// as parsed. It is the first of [`ND_TARGET`], which such packets do not have.
+pub const SHIFTS: usize = 11;
+
 /// The first word that is not read from or written to the packet's headers.
 pub const HEADER_WORDS: usize = 13;
 

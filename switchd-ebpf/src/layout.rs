@@ -27,16 +27,100 @@ pub struct Config {
     pub version: u64,
     /// Rules that there is room for: the stride of the per-CPU counters.
     pub max_rules: u32,
-    /// Connections that there is room for.
+    /// Records of connections that there are.
+    pub records: u32,
+    /// Connections that may be alive at once, at most [`Config::records`].
     pub max_connections: u32,
+    /// Connections that a zone without a limit of its own may have; 0: as many as there is room for.
+    pub default_limit: u32,
+    /// Keys the hash that chooses translated addresses and ports; random, so that nobody can foresee it.
+    pub nat_salt: u64,
+    /// Not 0: somebody listens to [`Event`]s.
+    pub events: u32,
+    /// Zero: what follows is written by the datapath, and begins a cache line.
+    pub pad: [u32; 7],
     /// Record numbers given out so far; those given back wait in the free queue. Written by the datapath
     /// alone, by atomic addition.
     pub records_used: u64,
+    /// Connections that are alive, expired ones included. Written by atomic addition.
+    pub connections: u64,
     /// Where the next search for a connection to evict begins. Written by atomic addition.
     pub clock_hand: u64,
     /// Frames that XDP left to tcx so far. Written by atomic addition.
     pub deferred: u64,
+    /// Events that there was no room for. Written by atomic addition.
+    pub events_lost: u64,
+    /// Expected connections that wait. Written by atomic addition.
+    pub expectations: u64,
+    /// Zero.
+    pub rest: [u64; 2],
 }
+
+/// Timeout policies that there can be. Policy 0 is that of all zones without one of their own.
+pub const MAX_POLICIES: u32 = 1024;
+
+/// Zones of connection tracking: all that 16 bits can name.
+pub const ZONES: u32 = 65536;
+
+/// What the daemon wants of a zone, and what the datapath has counted in it. One of [`ZONES`] elements, in shared
+/// memory. The counts are written by the datapath alone, by atomic addition, so that they are exact.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Zone {
+    /// Connections that are alive, expired ones included.
+    pub connections: u64,
+    /// Connections made so far.
+    pub created: u64,
+    /// Packets dropped because their connection could not be made: no room, the limit, no free translation.
+    pub refused: u64,
+    /// Connections removed to make room.
+    pub evicted: u64,
+    /// Connections removed because they had expired.
+    pub expired: u64,
+    /// Packets found invalid.
+    pub invalid: u64,
+    /// With [`zone_flags::LIMIT`], the most connections that the zone may have; 0: as many as there is room for.
+    pub limit: u32,
+    /// The policy that its new connections get: an index into the timeouts, kept in [`Record::policy`].
+    pub policy: u16,
+    /// See [`zone_flags`].
+    pub flags: u16,
+    /// Zero: fills a cache line.
+    pub pad: u64,
+}
+
+/// Bits of [`Zone::flags`].
+pub mod zone_flags {
+    /// The zone has a limit of its own in the place of [`super::Config::default_limit`].
+    pub const LIMIT: u16 = 1;
+}
+
+/// What happened to a connection, as the datapath tells whoever listens.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// One of [`event`].
+    pub kind: u32,
+    /// The record's number.
+    pub number: u32,
+    /// When: nanoseconds of the coarse monotonic clock.
+    pub at: u64,
+    /// The connection as it is then; of one that ends, as it was.
+    pub record: Record,
+}
+
+/// The kinds of [`Event`].
+pub mod event {
+    /// A connection was made.
+    pub const NEW: u32 = 0;
+    /// Its state or status changed, or its mark or label.
+    pub const UPDATE: u32 = 1;
+    /// It ended.
+    pub const DESTROY: u32 = 2;
+}
+
+/// Bytes of the ring that events go through. A power of two.
+pub const EVENTS_SIZE: u32 = 1 << 20;
 
 /// How many key words a subtable's mask uses, rounded up to what there is a hash map for.
 pub const WIDTHS: [usize; 5] = [1, 3, 7, 15, 32];
@@ -251,6 +335,11 @@ pub mod op {
     pub const UNCLONE: u8 = 13;
     /// Adds an empty 802.1Q tag.
     pub const PUSH_VLAN: u8 = 14;
+    /// What the next [`CT`] may translate to: `b` holds the flags of [`conntrack_core::nat::Range`], `c` the lowest
+    /// port (high half) and the highest, `value` and `mask` the low halves of the lowest and the highest address.
+    pub const NAT: u8 = 15;
+    /// The high halves of the addresses of the [`NAT`] before it, likewise.
+    pub const NAT_HIGH: u8 = 16;
 
     /// [`RESUBMIT`] with the packet's own port of entry.
     pub const NO_PORT: u32 = u32::MAX;
@@ -262,6 +351,12 @@ pub mod op {
     pub const CT_TABLE: u32 = 4;
     /// [`CT`]: the zone comes from a field.
     pub const CT_ZONE_FIELD: u32 = 8;
+    /// [`CT`]: translate, as the connection says, or as the preceding [`NAT`] does for a new one.
+    pub const CT_NAT: u32 = 16;
+    /// [`CT`]: a new connection is FTP's.
+    pub const CT_FTP: u32 = 32;
+    /// [`CT`]: a new connection is TFTP's.
+    pub const CT_TFTP: u32 = 64;
 }
 
 /// A connection's tuple in one direction: IPv4.
@@ -276,17 +371,18 @@ pub struct Tuple4 {
     pub ports: Ports,
 }
 
-/// A connection's tuple in one direction: IPv6.
+/// A connection's tuple in one direction: IPv6, or either family.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tuple6 {
-    /// Source address, high half first.
+    /// Source address, high half first. IPv4 addresses are in the low 32 bits of the second word.
     pub src: [u64; 2],
-    /// Destination address, high half first.
+    /// Destination address likewise.
     pub dst: [u64; 2],
     /// See [`Ports`].
     pub ports: Ports,
 }
+
 
 /// What a tuple has beside its addresses.
 #[repr(C)]
@@ -320,28 +416,46 @@ pub const TUPLE_DYING: TupleRef = u64::MAX;
 /// a record without the lock and takes it for consistent when `life` is the same before and after; it never
 /// writes to one: removal is the reaper program's.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Record {
     /// See [`life`].
     pub life: u64,
     /// When it expires: nanoseconds of the coarse monotonic clock.
     pub expires: u64,
-    /// When it was made.
-    pub created: u64,
     /// Packets, original and reply direction.
     pub packets: [u64; 2],
     /// Bytes likewise.
     pub bytes: [u64; 2],
-    /// The label, high half first.
-    pub label: [u64; 2],
     /// The mark.
     pub mark: u32,
-    /// Zero.
-    pub pad: u32,
-    /// The tuples, original and reply. IPv4 addresses are in the low 32 bits of the second word.
-    pub tuples: [Tuple6; 2],
+    /// Its timeouts: an index into them, from the zone that it was committed in.
+    pub policy: u16,
+    /// One of [`helper`].
+    pub helper: u16,
+    /// The connection that expected this one, if its status says that it was expected: the record's number in the
+    /// low half, its generation in the high half.
+    pub parent: u64,
     /// The protocol's state.
     pub connection: Connection,
+    /// The label, high half first.
+    pub label: [u64; 2],
+    /// The tuples, original and reply; mirror images of each other unless the connection is translated. IPv4
+    /// addresses are in the low 32 bits of the second word.
+    pub tuples: [Tuple6; 2],
+    /// When it was made.
+    pub created: u64,
+    /// Zero: fills the last of four cache lines.
+    pub pad: u64,
+}
+
+/// What reads the packets of a connection, to learn which others to expect.
+pub mod helper {
+    /// Nothing does.
+    pub const NONE: u16 = 0;
+    /// FTP's control connection.
+    pub const FTP: u16 = 1;
+    /// TFTP.
+    pub const TFTP: u16 = 2;
 }
 
 /// The word that says whether a record is alive, whose it is, and that serialises its updates.
@@ -426,7 +540,10 @@ macro_rules! assert_size {
     ($($type:ty = $size:expr),+ $(,)?) => { $(const _: () = assert!(size_of::<$type>() == $size);)+ };
 }
 assert_size!(
-    Config = 40,
+    Config = 128,
+    Zone = 64,
+    Record = 256,
+    Event = 272,
     Node = 320,
     Entry = 40,
     RuleCounter = 32,

@@ -11,10 +11,10 @@
 use core::ffi::c_void;
 
 use crate::classify;
-use crate::conntrack::{self, Connections};
+use crate::conntrack::{self, Connections, Last};
 use crate::drop_reason::DropReason;
 use crate::key::{HEADER_WORDS, Key, WORDS};
-use crate::layout::{Op, Probe, RuleRef, Tuple6, op};
+use crate::layout::{Op, Probe, RuleRef, op};
 use crate::normal;
 use crate::packet::Packet;
 use crate::parse::{Layout, eth_type};
@@ -65,12 +65,16 @@ pub mod stage {
     pub const CONNECT: u32 = 4;
     /// The connection that it starts.
     pub const START: u32 = 5;
-    /// That connection's place in the table.
+    /// That connection's record.
     pub const COMMIT: u32 = 6;
     /// The end of connection tracking, and the packet's way on.
     pub const TRACKED: u32 = 7;
     /// The checksum of a packet that is not in one piece; between `VERIFY` and `CONNECT`.
     pub const SUM: u32 = 8;
+    /// Connection tracking of a packet that has been through the zone before; in the place of `EXAMINE` and `VERIFY`.
+    pub const RESUME: u32 = 9;
+    /// The tuples of the connection that the packet starts; behind `COMMIT`.
+    pub const CLAIM: u32 = 10;
 }
 
 /// The header words of a key.
@@ -110,6 +114,8 @@ pub struct Fork {
     pub table: u32,
     /// How often it has been through `ct(table=N)`.
     pub recirculations: u32,
+    /// What it knows from its last `ct`.
+    pub last: Last,
 }
 
 /// What the next `ct` writes to its connection.
@@ -184,8 +190,8 @@ pub struct Machine {
     pub write: ConnectionWrite,
     /// Connection tracking's workspace.
     pub track: conntrack::Scratch,
-    /// The tuple of the packet and, behind it, the tuple of the packets that answer it.
-    pub tuples: [Tuple6; 2],
+    /// What this branch knows from its last `ct`.
+    pub last: Last,
 
     /// Where resubmits return to.
     pub frames: [u32; MAX_DEPTH],
@@ -233,6 +239,7 @@ impl Machine {
         self.done = 0;
         self.reason = 0;
         self.write = ConnectionWrite::default();
+        self.last.zone = 0;
         self.effects.n_outputs = 0;
         self.effects.n_copies = 0;
     }
@@ -282,6 +289,7 @@ impl Machine {
         self.stage = stage::LOOK_UP;
         self.table = fork.table;
         self.recirculations = fork.recirculations;
+        self.last = fork.last;
         self.depth = 0;
         self.n_clones = 0;
         self.next_fork += 1;
@@ -448,7 +456,10 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
                 self.machine.stage = stage::LOOK_UP;
             }
             op::CT => conntrack::begin(self.machine, op),
-            op::CT_CLEAR => conntrack::clear(&mut self.machine.key),
+            op::CT_CLEAR => {
+                conntrack::clear(&mut self.machine.key);
+                self.machine.last.zone = 0;
+            }
             op::CT_SET => self.machine.write.set(op.a, op.value, op.mask),
             op::CT_MOVE => {
                 let (bits, mask) = moved(op, self.machine.key.words[a]);
@@ -467,6 +478,7 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
                 let machine = &mut *self.machine;
                 machine.before_headers_change();
                 machine.n_clones = machine.n_clones.wrapping_sub(1);
+                machine.last.zone = 0;
                 if let Some(kept) = machine.clones.get(machine.n_clones as usize) {
                     copy_key(&mut machine.key, kept);
                 }
@@ -519,40 +531,58 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
         }
     }
 
-    /// The end of a `ct` action: forks if the packet goes on in a table.
+    /// The end of a `ct` action: the packet is translated, and forks if it goes on in a table.
     #[inline(always)]
     fn tracked(&mut self) {
         let machine = &mut *self.machine;
         machine.stage = stage::ACT;
         machine.write = ConnectionWrite::default();
-        if machine.track.flags & op::CT_TABLE == 0 {
-            conntrack::clear(&mut machine.key);
-            return;
-        }
-        if machine.recirculations >= MAX_RECIRCULATIONS {
+        let goes_on = machine.track.flags & op::CT_TABLE != 0;
+        if goes_on && machine.recirculations >= MAX_RECIRCULATIONS {
             self.datapath.dropped(DropReason::RecirculationLimit);
             machine.reason = 0;
             conntrack::clear(&mut machine.key);
             return;
         }
-        let last = self.datapath.op(machine.pc).is_none_or(|next| next.code == op::END);
-        if last && machine.depth == 0 {
+        let last = machine.depth == 0 && self.datapath.op(machine.pc).is_none_or(|next| next.code == op::END);
+        if goes_on && !last {
+            self.fork();
+            conntrack::clear(&mut self.machine.key);
+            return;
+        }
+        if machine.track.translation.bits != 0 {
+            machine.before_headers_change();
+            conntrack::apply(&machine.track.translation, &mut machine.key);
+        }
+        if goes_on {
             // Nothing is left to do for the original: it becomes the copy.
             machine.recirculations += 1;
             machine.table = u32::from(machine.track.table);
             machine.stage = stage::LOOK_UP;
-            return;
-        }
-        let n = machine.n_forks as usize;
-        if let Some(fork) = machine.forks.get_mut(n) {
-            copy_key(&mut fork.key, &machine.key);
-            fork.table = u32::from(machine.track.table);
-            fork.recirculations = machine.recirculations + 1;
-            machine.n_forks += 1;
         } else {
-            self.datapath.dropped(DropReason::OutputLimit);
+            conntrack::clear(&mut machine.key);
         }
-        conntrack::clear(&mut machine.key);
+    }
+
+    /// Makes the copy that goes on in the table of a `ct`. What follows the action sees neither its connection nor its
+    /// translation.
+    #[inline(always)]
+    fn fork(&mut self) {
+        let machine = &mut *self.machine;
+        let n = machine.n_forks as usize;
+        let Some(fork) = machine.forks.get_mut(n) else {
+            self.datapath.dropped(DropReason::OutputLimit);
+            return;
+        };
+        copy_key(&mut fork.key, &machine.key);
+        if machine.track.translation.bits != 0 {
+            conntrack::apply(&machine.track.translation, &mut fork.key);
+        }
+        fork.table = u32::from(machine.track.table);
+        fork.recirculations = machine.recirculations + 1;
+        fork.last = machine.last;
+        machine.n_forks += 1;
+        machine.last.zone = 0;
     }
 }
 
@@ -587,6 +617,9 @@ extern "C" fn step<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_
     if run.is_at(stage::ACT) {
         run.next_action();
     }
+    if run.is_at(stage::RESUME) {
+        conntrack::resume(run);
+    }
     if run.is_at(stage::EXAMINE) {
         conntrack::examine(run);
     }
@@ -604,6 +637,9 @@ extern "C" fn step<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_
     }
     if run.is_at(stage::COMMIT) {
         conntrack::commit(run);
+    }
+    if run.is_at(stage::CLAIM) {
+        conntrack::claim(run);
     }
     if run.is_at(stage::TRACKED) {
         run.tracked();

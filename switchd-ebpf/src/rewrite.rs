@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 
 use crate::checksum::delta;
+use crate::key::SHIFTS;
 use crate::packet::{Changed, Packet};
 use crate::parse::{Layout, VLAN_CFI, eth_type, ip_proto};
 use crate::pipeline::Headers;
@@ -52,7 +53,7 @@ pub fn rewrite<P: Packet, D: Tables>(
     !rewrite.failed
 }
 
-const STEPS: u32 = 13;
+const STEPS: u32 = 14;
 
 extern "C" fn step<P: Packet>(index: u64, rewrite: *mut c_void) -> i64 {
     // SAFETY: `rewrite` passes its own, exclusively borrowed for as long as the loop runs.
@@ -70,12 +71,18 @@ extern "C" fn step<P: Packet>(index: u64, rewrite: *mut c_void) -> i64 {
         9 => rewrite.arp(),
         10 => rewrite.ports(),
         11 => rewrite.neighbour(),
+        12 => rewrite.shifts(),
         // Last, because it moves everything behind it, and `layout` holds for the packet as it came.
         _ => rewrite.vlan(),
     };
     rewrite.failed = !done;
     i64::from(!done)
 }
+
+/// ICMPv6 types of neighbour discovery, the only ones with a target and link layer addresses in the key.
+const ND_SOLICITATION: u64 = 135;
+/// See [`ND_SOLICITATION`].
+const ND_ADVERTISEMENT: u64 = 136;
 
 const MAC: u64 = 0xffff_ffff_ffff;
 
@@ -248,12 +255,47 @@ impl<P: Packet> Rewrite<'_, P> {
         let at = u32::from(self.layout.l4);
         if !self.is(eth_type::IPV6)
             || at == 0
+            || (self.from[0] >> 32) as u8 != ip_proto::ICMPV6
+            || !matches!(self.from[4] >> 48, ND_SOLICITATION | ND_ADVERTISEMENT)
             || self.changed(9) | self.changed(10) | self.changed(11) | self.changed(12) == 0
         {
             return true;
         }
         self.covered(at + 8, 11) && self.covered(at + 16, 12) && self.link_address(self.layout.nd_sll, 9) && {
             self.link_address(self.layout.nd_tll, 10)
+        }
+    }
+
+    /// What translation adds to sequence numbers and identifiers (see [`SHIFTS`]).
+    #[inline(always)]
+    fn shifts(&mut self) -> bool {
+        let at = u32::from(self.layout.l4);
+        let (old, new) = (self.from[SHIFTS], self.to[SHIFTS]);
+        if old == new || at == 0 {
+            return true;
+        }
+        match (self.from[0] >> 32) as u8 {
+            ip_proto::TCP => {
+                let more = |now: [u8; 4], shift: u32| {
+                    let by = ((new >> shift) as u32).wrapping_sub((old >> shift) as u32);
+                    u32::from_be_bytes(now).wrapping_add(by)
+                };
+                let Some([s0, s1, s2, s3, a0, a1, a2, a3]) = self.packet.load::<8>(at + 4) else { return false };
+                let before = u64::from_be_bytes([s0, s1, s2, s3, a0, a1, a2, a3]);
+                let (seq, ack) = (more([s0, s1, s2, s3], 32), more([a0, a1, a2, a3], 0));
+                let after = u64::from(seq) << 32 | u64::from(ack);
+                self.packet.store(at + 4, after.to_be_bytes())
+                    && self.packet.correct_checksum(at + 16, delta(before, after), Changed::Transport)
+            }
+            ip_proto::ICMP | ip_proto::ICMPV6 if !matches!(self.from[4] >> 48, ND_SOLICITATION | ND_ADVERTISEMENT) => {
+                let Some(id) = self.packet.load::<2>(at + 4) else { return false };
+                let id = u16::from_be_bytes(id);
+                let shifted = id.wrapping_add(new as u16).wrapping_sub(old as u16);
+                let sum = delta(u64::from(id), u64::from(shifted));
+                self.packet.store(at + 4, shifted.to_be_bytes())
+                    && self.packet.correct_checksum(at + 2, sum, Changed::Transport)
+            }
+            _ => true,
         }
     }
 

@@ -9,15 +9,15 @@ use core::ptr::NonNull;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_loop};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, Queue};
+use aya_ebpf::maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf};
 use conntrack_core::Timeouts;
 use switchd_ebpf::atomic;
 use switchd_ebpf::conntrack::Connections;
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::layout::{
-    Config, DEFERRED as DEFERRED_SLOTS, Deferred, Entry, MAX_BRIDGES, MAX_PORTS, MacKey, MacSeen, Node, Op,
-    Port, PortCounter, PortList, Probe, REAP_BATCH, Reap, Record, RuleCounter, TABLES, TableCounter, Tuple4,
-    Tuple6, TupleRef,
+    self, Config, DEFERRED as DEFERRED_SLOTS, Deferred, EVENTS_SIZE, Entry, Event, MAX_BRIDGES, MAX_POLICIES,
+    MAX_PORTS, MacKey, MacSeen, Node, Op, Port, PortCounter, PortList, Probe, REAP_BATCH, Reap, Record,
+    RuleCounter, TABLES, TableCounter, Tuple4, Tuple6, TupleRef, Zone,
 };
 use switchd_ebpf::pipeline::{Body, Machine};
 use switchd_ebpf::tables::Tables;
@@ -28,7 +28,11 @@ const NO_PREALLOC: u32 = BPF_F_NO_PREALLOC;
 #[map]
 pub static CONFIG: Array<Config> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-pub static TIMEOUTS: Array<Timeouts> = Array::with_max_entries(1, MMAPABLE);
+pub static TIMEOUTS: Array<Timeouts> = Array::with_max_entries(MAX_POLICIES, MMAPABLE);
+#[map]
+pub static ZONES: Array<Zone> = Array::with_max_entries(layout::ZONES, MMAPABLE);
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_SIZE, 0);
 #[map]
 pub static MACHINES: PerCpuArray<Machine> = PerCpuArray::with_max_entries(2, 0);
 
@@ -268,21 +272,8 @@ impl Connections for Maps {
     }
 
     #[inline(always)]
-    fn allocate(&self) -> Option<u32> {
-        if let Ok(Some(number)) = FREE_RECORDS.pop() {
-            return Some(number);
-        }
-        let used = (&raw const self.config.records_used).cast_mut();
-        let max = u64::from(self.config.max_connections);
-        // SAFETY: the word is valid, and everyone accesses it atomically. It is read first so that it stops
-        // growing at the limit.
-        unsafe {
-            if atomic::load(used) >= max {
-                return None;
-            }
-            let number = atomic::fetch_add(used, 1);
-            if number < max { Some(number as u32) } else { None }
-        }
+    fn reuse(&self) -> Option<u32> {
+        FREE_RECORDS.pop().ok().flatten()
     }
 
     #[inline(always)]
@@ -292,14 +283,34 @@ impl Connections for Maps {
     }
 
     #[inline(always)]
-    fn advance_clock_hand(&self) -> u32 {
-        // SAFETY: the word is valid, and everyone accesses it atomically.
-        let hand = unsafe { atomic::fetch_add((&raw const self.config.clock_hand).cast_mut(), 1) };
-        hand.checked_rem(u64::from(self.config.max_connections)).unwrap_or(0) as u32
+    fn config(&self) -> NonNull<Config> {
+        NonNull::from(self.config)
     }
 
     #[inline(always)]
-    fn timeouts(&self) -> &Timeouts {
-        self.timeouts
+    fn zone(&self, zone: u16) -> Option<NonNull<Zone>> {
+        ZONES.get_ptr_mut(u32::from(zone)).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn timeouts(&self, policy: u16) -> &Timeouts {
+        TIMEOUTS.get(u32::from(policy)).unwrap_or(self.timeouts)
+    }
+
+    #[inline(always)]
+    fn listened_to(&self) -> bool {
+        // SAFETY: the configuration is valid while the program runs; the daemon writes the word whole.
+        unsafe { (&raw const self.config.events).read_volatile() != 0 }
+    }
+
+    #[inline(always)]
+    fn tell(&self, kind: u32, number: u32, now: u64, record: &Record) {
+        let Some(mut event) = EVENTS.reserve::<Event>(0) else {
+            // SAFETY: the word is valid, and everyone accesses it atomically.
+            unsafe { atomic::fetch_add((&raw const self.config.events_lost).cast_mut(), 1) };
+            return;
+        };
+        event.write(Event { kind, number, at: now, record: *record });
+        event.submit(0);
     }
 }

@@ -5,7 +5,9 @@
 
 use core::ffi::c_void;
 
-use switchd_ebpf::conntrack::{self, Connections as _};
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use switchd_ebpf::atomic;
+use switchd_ebpf::conntrack::{self, Connections as _, End};
 use switchd_ebpf::layout::REAP_BATCH;
 use switchd_ebpf::tables::Tables as _;
 
@@ -27,9 +29,13 @@ extern "C" fn reap_one(index: u64, maps: *mut c_void) -> i64 {
     if wanted.life == 0 {
         return 1;
     }
-    if let Some(record) = maps.record(wanted.record)
-        && conntrack::remove(maps, record, wanted.record, wanted.life)
-    {
+    let Some(record) = maps.record(wanted.record) else { return 0 };
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    // SAFETY: the record is valid while the program runs, and this word is written alone.
+    let expired = unsafe { atomic::load(&raw const (*record.as_ptr()).expires) } < now;
+    let why = if expired { End::Expired } else { End::Removed };
+    if conntrack::remove(maps, record, wanted.record, wanted.life, now, why) {
         wanted.done = 1;
     }
     0

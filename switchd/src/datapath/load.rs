@@ -7,7 +7,7 @@ use aya::maps::{MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use conntrack_core::Timeouts;
-use switchd_ebpf::layout::{Config, Op, Record, RuleCounter};
+use switchd_ebpf::layout::{Config, MAX_POLICIES, Op, Record, RuleCounter};
 
 use super::connections::Connections;
 use super::counters::Counters;
@@ -112,10 +112,12 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
         // SAFETY: no program is attached yet: nobody else accesses the map.
         unsafe {
             (*config.as_ptr()).max_rules = sizes.flows;
+            (*config.as_ptr()).records = sizes.connections;
             (*config.as_ptr()).max_connections = sizes.connections;
+            (*config.as_ptr()).nat_salt = random_word();
         }
     }
-    let timeouts = shared::<Timeouts>(&mut ebpf, "TIMEOUTS", 1)?;
+    let timeouts = shared::<Timeouts>(&mut ebpf, "TIMEOUTS", MAX_POLICIES)?;
     if let Some(timeouts) = timeouts.at(0) {
         // SAFETY: as above.
         unsafe { timeouts.as_ptr().write(Timeouts::DEFAULT) };
@@ -161,6 +163,12 @@ fn memory_needed(sizes: Sizes, cpus: u32) -> u64 {
     let counters = u64::from(cpus) * size_of::<RuleCounter>() as u64;
     let flow = 4 * size_of::<Op>() as u64 + counters + entries;
     u64::from(sizes.connections) * connection + u64::from(sizes.flows) * flow
+}
+
+/// A word that nobody can foresee: the standard library keys its hash maps with such.
+fn random_word() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
 }
 
 /// Bytes that can be had without swapping, if the kernel tells. It would give all of them to a map that is just

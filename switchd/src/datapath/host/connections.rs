@@ -1,12 +1,12 @@
 //! The connection table in ordinary memory.
 
-use std::cell::{Cell, RefCell, UnsafeCell};
+use std::cell::{RefCell, UnsafeCell};
 use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;
 
-use conntrack_core::{Connection, Timeouts};
+use conntrack_core::Timeouts;
 use switchd_ebpf::conntrack::Connections;
-use switchd_ebpf::layout::{Record, Tuple6, TupleRef, life};
+use switchd_ebpf::layout::{Config, Record, Tuple6, TupleRef, ZONES, Zone, life};
 
 use super::Memory;
 
@@ -17,20 +17,20 @@ pub struct ConnectionTable {
     records: Vec<UnsafeCell<Record>>,
     /// Records that were used and given back, first in, first out.
     free: RefCell<VecDeque<u32>>,
-    /// Records that were ever used.
-    used: Cell<u32>,
-    clock_hand: Cell<u32>,
+    config: UnsafeCell<Config>,
+    zones: Vec<UnsafeCell<Zone>>,
     timeouts: Timeouts,
 }
 
 impl ConnectionTable {
     pub(super) fn new(max_connections: u32) -> Self {
+        let config = Config { records: max_connections, max_connections, ..Config::default() };
         Self {
             tuples: RefCell::default(),
-            records: (0..max_connections).map(|_| UnsafeCell::new(empty_record())).collect(),
+            records: (0..max_connections).map(|_| UnsafeCell::default()).collect(),
             free: RefCell::default(),
-            used: Cell::new(0),
-            clock_hand: Cell::new(0),
+            config: UnsafeCell::new(config),
+            zones: (0..ZONES).map(|_| UnsafeCell::default()).collect(),
             timeouts: Timeouts::DEFAULT,
         }
     }
@@ -53,22 +53,21 @@ impl ConnectionTable {
     /// How many records are free.
     #[must_use]
     pub fn free(&self) -> usize {
-        self.records.len() - self.used.get() as usize + self.free.borrow().len()
+        self.records.len() - self.config().records_used as usize + self.free.borrow().len()
     }
-}
 
-fn empty_record() -> Record {
-    Record {
-        life: 0,
-        expires: 0,
-        created: 0,
-        packets: [0; 2],
-        bytes: [0; 2],
-        label: [0; 2],
-        mark: 0,
-        pad: 0,
-        tuples: [Tuple6::default(); 2],
-        connection: Connection::default(),
+    /// The limits, and the books.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        // SAFETY: the pipeline, which changes it, is not running while this method's caller is.
+        unsafe { *self.config.get() }
+    }
+
+    /// What a zone may have, and what was counted in it.
+    #[must_use]
+    pub fn zone(&self, zone: u16) -> Zone {
+        // SAFETY: as in `config`.
+        unsafe { *self.zones[usize::from(zone)].get() }
     }
 }
 
@@ -94,28 +93,30 @@ impl Connections for Memory {
         NonNull::new(self.connections.records.get(number as usize)?.get())
     }
 
-    fn allocate(&self) -> Option<u32> {
-        let table = &self.connections;
-        table.free.borrow_mut().pop_front().or_else(|| {
-            let number = table.used.get();
-            let fits = (number as usize) < table.records.len();
-            fits.then(|| table.used.set(number + 1)).map(|()| number)
-        })
+    fn reuse(&self) -> Option<u32> {
+        self.connections.free.borrow_mut().pop_front()
     }
 
     fn release(&self, number: u32) {
         self.connections.free.borrow_mut().push_back(number);
     }
 
-    fn advance_clock_hand(&self) -> u32 {
-        let table = &self.connections;
-        let hand = table.clock_hand.get();
-        let next = hand.checked_add(1).filter(|&next| (next as usize) < table.records.len());
-        table.clock_hand.set(next.unwrap_or(0));
-        hand
+    fn config(&self) -> NonNull<Config> {
+        // SAFETY: the pointer of a cell is never null.
+        unsafe { NonNull::new_unchecked(self.connections.config.get()) }
     }
 
-    fn timeouts(&self) -> &Timeouts {
+    fn zone(&self, zone: u16) -> Option<NonNull<Zone>> {
+        NonNull::new(self.connections.zones.get(usize::from(zone))?.get())
+    }
+
+    fn timeouts(&self, _policy: u16) -> &Timeouts {
         &self.connections.timeouts
     }
+
+    fn listened_to(&self) -> bool {
+        false
+    }
+
+    fn tell(&self, _kind: u32, _number: u32, _now: u64, _record: &Record) {}
 }

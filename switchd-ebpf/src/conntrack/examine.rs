@@ -1,0 +1,228 @@
+//! What connection tracking reads from a packet: its tuples, its segment, and whether its checksum is right.
+
+use core::ffi::c_void;
+
+use conntrack_core::{icmp, tcp};
+
+use super::{Connections, Kind, Scratch, invalid};
+use crate::checksum;
+use crate::key::SHIFTS;
+use crate::layout::{Ports, Tuple6};
+use crate::packet::Packet;
+use crate::parse::{Layout, eth_type, ip_proto};
+use crate::pipeline::{Machine, Run, stage};
+use crate::tables::Tables;
+
+/// Pieces of 64 bytes in the largest IP packet.
+const MAX_PIECES: u32 = 1024;
+
+/// Stage [`stage::EXAMINE`]: reads from the packet what the rules need.
+#[inline(always)]
+pub fn examine<P: Packet, D: Connections>(run: &mut Run<'_, P, D>) {
+    match tuples(run) {
+        Some(kind) => {
+            run.machine.track.kind = kind;
+            run.machine.stage = stage::VERIFY;
+        }
+        None => invalid(run),
+    }
+}
+
+/// Stage [`stage::VERIFY`]: sees whether the transport checksum is right.
+#[inline(always)]
+pub fn verify<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
+    match checksum_valid(&run.packet, run.machine) {
+        Some(true) => run.machine.stage = stage::CONNECT,
+        Some(false) => invalid(run),
+        None => run.machine.stage = stage::SUM,
+    }
+}
+
+/// Stage [`stage::SUM`]: sums a packet that the hook does not hold in one piece, bit by bit.
+#[inline(always)]
+pub fn sum<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
+    run.machine.track.summed = 0;
+    let datapath = run.datapath;
+    datapath.repeat(MAX_PIECES, sum_piece::<P, D>, core::ptr::from_mut(run).cast());
+    let track = &run.machine.track;
+    if checksum::fold(track.pseudo + track.summed) == 0xffff {
+        run.machine.stage = stage::CONNECT;
+    } else {
+        invalid(run);
+    }
+}
+
+extern "C" fn sum_piece<P: Packet, D: Tables + Connections>(index: u64, run: *mut c_void) -> i64 {
+    // SAFETY: `sum` passes the run, exclusively borrowed for as long as the loop runs.
+    let run = unsafe { &mut *run.cast::<Run<'_, P, D>>() };
+    let Machine { layout, track, .. } = &mut *run.machine;
+    let done = index as u32 * 64;
+    if done >= track.sum_len {
+        return 1;
+    }
+    track.header.clear();
+    let at = u32::from(layout.l4) + done;
+    if !run.packet.read(at, &mut track.header, (track.sum_len - done).min(64)) {
+        return 1;
+    }
+    track.summed += u64::from(track.header.sum());
+    0
+}
+
+/// Reads what the rules need of the packet, and its tuples. None: the packet is invalid by itself.
+#[inline(always)]
+fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
+    let machine = &mut *run.machine;
+    let words = &machine.key.words;
+    let protocol = (words[0] >> 32) as u8;
+    let ipv4 = words[0] >> 16 & 0xffff == u64::from(eth_type::IPV4);
+    // A fragment does not say by itself which connection it belongs to.
+    if machine.layout.l4 == 0 || words[0] >> 48 & 0xff != 0 {
+        return None;
+    }
+    let mut ports = Ports {
+        src: (words[4] >> 48) as u16,
+        dst: (words[4] >> 32) as u16,
+        zone: machine.track.zone,
+        protocol,
+        family: if ipv4 { 4 } else { 6 },
+    };
+    let mut answer = Ports { src: ports.dst, dst: ports.src, ..ports };
+    let kind = match protocol {
+        ip_proto::TCP => {
+            segment(&run.packet, machine)?;
+            Kind::Tcp
+        }
+        ip_proto::UDP => Kind::Udp,
+        ip_proto::SCTP => Kind::Other(protocol),
+        ip_proto::ICMP if ipv4 => {
+            let (kind, inverse) = (ports.src as u8, icmp::invert(ports.src as u8)?);
+            echo_ports(identifier(&run.packet, machine)?, inverse, &mut ports, &mut answer);
+            Kind::Icmp(kind)
+        }
+        ip_proto::ICMPV6 if !ipv4 => {
+            let (kind, inverse) = (ports.src as u8, icmp::invert_v6(ports.src as u8)?);
+            echo_ports(identifier(&run.packet, machine)?, inverse, &mut ports, &mut answer);
+            Kind::Icmpv6(kind)
+        }
+        _ => {
+            (ports.src, ports.dst, answer.src, answer.dst) = (0, 0, 0, 0);
+            Kind::Other(protocol)
+        }
+    };
+    let machine = &mut *run.machine;
+    let words = &machine.key.words;
+    let (src, dst) = if ipv4 {
+        ([0, words[3] >> 32], [0, words[3] & 0xffff_ffff])
+    } else {
+        ([words[5], words[6]], [words[7], words[8]])
+    };
+    machine.last.tuples[0] = Tuple6 { src, dst, ports };
+    machine.last.tuples[1] = Tuple6 { src: dst, dst: src, ports: answer };
+    Some(kind)
+}
+
+/// The identifier of an ICMP query, as it is by now.
+#[inline(always)]
+fn identifier<P: Packet>(packet: &P, machine: &mut Machine) -> Option<u16> {
+    let header = header(packet, &machine.layout, &mut machine.track, 8)?;
+    Some(u16::from_be_bytes([header[4], header[5]]).wrapping_add(machine.key.words[SHIFTS] as u16))
+}
+
+/// Reads the first `len` bytes of the transport header into the workspace.
+#[inline(always)]
+fn header<'a, P: Packet>(
+    packet: &P,
+    layout: &Layout,
+    track: &'a mut Scratch,
+    len: u32,
+) -> Option<&'a [u8; 64]> {
+    packet.read(u32::from(layout.l4), &mut track.header, len).then_some(&track.header.bytes)
+}
+
+/// ICMP's stand-in for ports: the identifier, and type and code.
+#[inline(always)]
+fn echo_ports(id: u16, inverse: u8, ports: &mut Ports, answer: &mut Ports) {
+    let (kind, code) = (ports.src, ports.dst);
+    ports.src = id;
+    ports.dst = kind << 8 | code;
+    answer.src = ports.src;
+    answer.dst = u16::from(inverse) << 8 | code;
+}
+
+/// Whether the transport checksum is right, or there is none to be judged. None: the packet is in pieces; `pseudo`
+/// and `sum_len` in the workspace say what is to be summed.
+#[inline(always)]
+fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> Option<bool> {
+    let Machine { wire, layout, track, .. } = machine;
+    let protocol = (wire[0] >> 32) as u8;
+    let ipv4 = (wire[0] >> 16) as u16 == eth_type::IPV4;
+    let (at, mut len) = (u32::from(layout.l4), u32::from(layout.l4_len));
+    match protocol {
+        _ if layout.partial != 0 => return Some(true),
+        ip_proto::UDP => {
+            let Some(header) = header(packet, layout, track, 8) else { return Some(false) };
+            let [c0, c1] = [header[6], header[7]];
+            let length = u32::from(u16::from_be_bytes([header[4], header[5]]));
+            if length < 8 || length > len {
+                return Some(false);
+            }
+            if c0 | c1 == 0 {
+                return Some(true);
+            }
+            len = length;
+        }
+        ip_proto::TCP => {}
+        ip_proto::ICMP if ipv4 => {}
+        ip_proto::ICMPV6 if !ipv4 => {}
+        _ => return Some(true),
+    }
+    let halves = |word: u64| (word >> 32) + (word & 0xffff_ffff);
+    let addresses = if ipv4 {
+        halves(wire[3])
+    } else {
+        halves(wire[5]) + halves(wire[6]) + halves(wire[7]) + halves(wire[8])
+    };
+    let pseudo =
+        if protocol == ip_proto::ICMP { 0 } else { addresses + u64::from(protocol) + u64::from(len) };
+    // A short segment fits into the workspace, and is summed there without asking the kernel piece by piece.
+    let sum = if len <= 64 {
+        track.header.clear();
+        packet.read(at, &mut track.header, len).then(|| track.header.sum())
+    } else {
+        packet.sum(at, len)
+    };
+    track.pseudo = pseudo;
+    track.sum_len = len;
+    Some(checksum::fold(pseudo + u64::from(sum?)) == 0xffff)
+}
+
+/// Reads the TCP header into the workspace. None: it is cut, or its data offset impossible.
+#[inline(always)]
+fn segment<P: Packet>(packet: &P, machine: &mut Machine) -> Option<()> {
+    let at = u32::from(machine.layout.l4);
+    let &[_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, ..] =
+        header(packet, &machine.layout, &mut machine.track, 20)?;
+    let header = u32::from(offset >> 4) * 4;
+    let len = u32::from(machine.layout.l4_len);
+    if header < 20 || header > len {
+        return None;
+    }
+    let shifts = machine.key.words[SHIFTS];
+    let segment = &mut machine.track.segment;
+    *segment = tcp::Segment {
+        seq: u32::from_be_bytes([s0, s1, s2, s3]).wrapping_add((shifts >> 32) as u32),
+        ack: u32::from_be_bytes([a0, a1, a2, a3]).wrapping_add(shifts as u32),
+        payload_len: len - header,
+        window: u16::from_be_bytes([w0, w1]),
+        flags,
+        ..tcp::Segment::default()
+    };
+    let options = header - 20;
+    if options > 0 && !packet.read(at + 20, &mut machine.track.header, options) {
+        return None;
+    }
+    segment.parse_options(&machine.track.header.bytes, options);
+    Some(())
+}
+
