@@ -383,7 +383,6 @@ pub struct Tuple6 {
     pub ports: Ports,
 }
 
-
 /// What a tuple has beside its addresses.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

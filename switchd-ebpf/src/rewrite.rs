@@ -280,14 +280,18 @@ impl<P: Packet> Rewrite<'_, P> {
                     let by = ((new >> shift) as u32).wrapping_sub((old >> shift) as u32);
                     u32::from_be_bytes(now).wrapping_add(by)
                 };
-                let Some([s0, s1, s2, s3, a0, a1, a2, a3]) = self.packet.load::<8>(at + 4) else { return false };
+                let Some([s0, s1, s2, s3, a0, a1, a2, a3]) = self.packet.load::<8>(at + 4) else {
+                    return false;
+                };
                 let before = u64::from_be_bytes([s0, s1, s2, s3, a0, a1, a2, a3]);
                 let (seq, ack) = (more([s0, s1, s2, s3], 32), more([a0, a1, a2, a3], 0));
                 let after = u64::from(seq) << 32 | u64::from(ack);
                 self.packet.store(at + 4, after.to_be_bytes())
                     && self.packet.correct_checksum(at + 16, delta(before, after), Changed::Transport)
             }
-            ip_proto::ICMP | ip_proto::ICMPV6 if !matches!(self.from[4] >> 48, ND_SOLICITATION | ND_ADVERTISEMENT) => {
+            ip_proto::ICMP | ip_proto::ICMPV6
+                if !matches!(self.from[4] >> 48, ND_SOLICITATION | ND_ADVERTISEMENT) =>
+            {
                 let Some(id) = self.packet.load::<2>(at + 4) else { return false };
                 let id = u16::from_be_bytes(id);
                 let shifted = id.wrapping_add(new as u16).wrapping_sub(old as u16);

@@ -303,14 +303,28 @@ impl Connections for Maps {
         unsafe { (&raw const self.config.events).read_volatile() != 0 }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn tell(&self, kind: u32, number: u32, now: u64, record: &Record) {
         let Some(mut event) = EVENTS.reserve::<Event>(0) else {
             // SAFETY: the word is valid, and everyone accesses it atomically.
             unsafe { atomic::fetch_add((&raw const self.config.events_lost).cast_mut(), 1) };
             return;
         };
-        event.write(Event { kind, number, at: now, record: *record });
+        // Field by field: the whole would not fit on the stack.
+        let to: *mut Event = event.as_mut_ptr();
+        // SAFETY: the memory is as large as an event, and ours until it is submitted.
+        unsafe {
+            (&raw mut (*to).kind).write(kind);
+            (&raw mut (*to).number).write(number);
+            (&raw mut (*to).at).write(now);
+            let (from, to) =
+                (core::ptr::from_ref(record).cast::<u64>(), (&raw mut (*to).record).cast::<u64>());
+            let mut i = 0;
+            while i < size_of::<Record>() / 8 {
+                to.add(i).write(from.add(i).read());
+                i += 1;
+            }
+        }
         event.submit(0);
     }
 }

@@ -225,4 +225,3 @@ fn segment<P: Packet>(packet: &P, machine: &mut Machine) -> Option<()> {
     segment.parse_options(&machine.track.header.bytes, options);
     Some(())
 }
-

@@ -8,9 +8,7 @@ use conntrack_core::{Direction, status};
 use super::Connections;
 use crate::atomic;
 use crate::drop_reason::DropReason;
-use crate::layout::{
-    Config, Record, TUPLE_DYING, Tuple6, TupleRef, Zone, event, life, zone_flags,
-};
+use crate::layout::{Config, Record, TUPLE_DYING, Tuple6, TupleRef, Zone, event, life, zone_flags};
 use crate::packet::Packet;
 use crate::pipeline::Run;
 use crate::tables::Tables;
