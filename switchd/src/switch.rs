@@ -18,8 +18,8 @@ use tokio::sync::watch;
 
 use crate::bridges::{Bridges, Change, PortInfo};
 use crate::datapath::{
-    Connections, Counters, Datapath, Events, FlowTables, KernelStore, LearnedMac, Policies, Ports, Zones,
-    clock,
+    Connections, Counters, Datapath, Events, FlowTables, KernelStore, LearnedMac, Policies, Ports, Selection,
+    Zones, clock,
 };
 use crate::hooks::PortStats;
 use crate::netdev::{LinkEvent, LinkModes, Netdevs};
@@ -263,6 +263,10 @@ impl Backend for Switch {
 
     fn port_stats(&self, bridge: BridgeId, port: PortNo) -> PortStats {
         lock(&self.bridges).port_stats(bridge, port)
+    }
+
+    fn flush_connections(&self, which: &Selection) {
+        self.connections.flush(|record| which.fits(record));
     }
 
     fn now(&self) -> Duration {
