@@ -4,7 +4,7 @@
 //! none. What a client waits for is short under each: changes of configuration under the first, flow-mods and
 //! pieces of dumps under the second.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,10 +16,10 @@ use ofctl::wire::{Port, port_config, port_state};
 use switchd_ebpf::drop_reason::DropReason;
 use tokio::sync::watch;
 
-use crate::bridges::{Bridges, Change, PortInfo};
+use crate::bridges::{Bridges, Change, PortInfo, ZonesConfig};
 use crate::datapath::{
     Connections, Counters, Datapath, Events, FlowTables, KernelStore, LearnedMac, Policies, Ports, Selection,
-    Zones, clock,
+    Zones, clock, timeouts,
 };
 use crate::hooks::PortStats;
 use crate::netdev::{LinkEvent, LinkModes, Netdevs};
@@ -121,7 +121,19 @@ impl Switch {
                     lock(&self.counters).forget_macs(bridge, |learned| learned.port == port.ofport.0);
                 }
                 Change::PortAdded(..) | Change::PortChanged(..) => {}
+                Change::ZonesChanged(zones) => self.change_zones(&zones.0, &zones.1),
             }
+        }
+    }
+
+    /// Gives zones the limits and timeouts that are wanted now, where that was different before. Limits that were
+    /// given to others at run time stay.
+    fn change_zones(&self, before: &ZonesConfig, now: &ZonesConfig) {
+        let default = (before.default_limit != now.default_limit).then(|| now.default_limit.unwrap_or(0));
+        let limits = differing(&before.limits, &now.limits).map(|(zone, limit)| (zone, limit.copied()));
+        self.zones.set_limits(default, &limits.collect::<Vec<_>>());
+        for (zone, wanted) in differing(&before.timeouts, &now.timeouts) {
+            self.policies.assign(zone, wanted.map(timeouts), &self.zones, &self.connections);
         }
     }
 
@@ -165,6 +177,7 @@ impl Switch {
     pub fn housekeep(self: &Arc<Self>) {
         lock(&self.counters).age_macs();
         lock(&self.flows).tables.collect();
+        self.policies.retry(&self.zones, &self.connections);
         let mut bridges = lock(&self.bridges);
         bridges.retry();
         self.follow(&mut bridges);
@@ -273,6 +286,16 @@ impl Backend for Switch {
         // Whole milliseconds, which is what OVS counts in and users expect to see.
         Duration::from_millis(clock::now().as_millis() as u64)
     }
+}
+
+/// The zones of which something else is said than before, and what is said now.
+fn differing<'a, T: PartialEq>(
+    before: &'a BTreeMap<u16, T>,
+    now: &'a BTreeMap<u16, T>,
+) -> impl Iterator<Item = (u16, Option<&'a T>)> {
+    let zones: BTreeSet<u16> = before.keys().chain(now.keys()).copied().collect();
+    let said = |zone| (zone, before.get(&zone), now.get(&zone));
+    zones.into_iter().map(said).filter(|(_, before, now)| before != now).map(|(zone, _, now)| (zone, now))
 }
 
 /// Link modes are numbered as in OpenFlow 1.0; later versions have put faster rates in between.

@@ -564,6 +564,70 @@ fn a_slow_listener_is_told_what_it_has_lost() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn zones_have_timeouts_of_their_own() -> Result<()> {
+    let mut world = World::new()?;
+    world.appctl("dpctl/ct-set-sweep-interval 100")?;
+    let vsctl = |world: &World, line: &str| world.lab.ovs("vsctl", &words(line));
+    vsctl(&world, "add-zone-tp netdev zone=5 udp_single=2 udp_multiple=3 udp_first=1")?.ok()?;
+    vsctl(&world, "set-zone-limit system 7 1 -- set-zone-limit system default 1000")?.ok()?;
+    let listed = "Zone:5, Timeout Policies: udp_first=1 udp_multiple=3 udp_single=2\n";
+    let refused =
+        vsctl(&world, "add-zone-tp netdev zone=9 udp_single=1 -- add-zone-tp system zone=5 udp_single=9")?;
+    assert_eq!((refused.code, &*refused.stderr), (1, "vsctl: zone id 5 already exists\n"));
+    assert_eq!(vsctl(&world, "list-zone-tp system")?.ok()?, listed);
+
+    for restarted in [false, true] {
+        if restarted {
+            let World { lab, switch, wires } = world;
+            assert!(switch.stop()?.success());
+            let switch = lab.switchd(&["--max-connections", "300000"])?;
+            topology::replace_flows(&lab, "br0", &FLOWS)?;
+            world = World { lab, switch, wires };
+            world.appctl("dpctl/ct-set-sweep-interval 100")?;
+        }
+        assert_eq!(vsctl(&world, "list-zone-tp system")?.ok()?, listed);
+        assert_eq!(
+            vsctl(&world, "list-zone-limits netdev")?.ok()?,
+            "Default limit: 1000\nZone: 7, Limit: 1\n"
+        );
+        assert_eq!(world.appctl("dpctl/ct-get-limits")?, "default limit=1000\nzone=7,limit=1,count=0\n");
+        assert!(world.udp(1, CLIENT, SERVER)? && world.udp(2, CLIENT, SERVER)?);
+        assert!(!world.udp(2, "10.0.0.1:1001", SERVER)?, "one is there already");
+        let timeouts = |world: &World| -> Result<Vec<u64>> {
+            let timeout = |line: &String| Ok(field(line, "timeout")?.parse()?);
+            world.dump("-s")?.iter().map(timeout).collect()
+        };
+        let [in_zone, elsewhere] = timeouts(&world)?[..] else { panic!("{:?}", world.dump("-s")?) };
+        assert!(in_zone <= 2 && (20..=30).contains(&elsewhere), "{in_zone} {elsewhere}");
+        let deadline = Instant::now() + SOON;
+        while world.count()? > 1 {
+            assert!(Instant::now() < deadline, "{:?}", world.dump("-s")?);
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(
+            world.appctl("dpctl/ct-zone-stats zone=5")?,
+            "zone=5,connections=0,created=1,refused=0,evicted=0,expired=1,invalid=0\n"
+        );
+    }
+
+    vsctl(&world, "add-zone-tp netdev zone=7 udp_single=300 -- set-zone-limit system 7 9")?.ok()?;
+    assert!(world.udp(2, CLIENT, SERVER)? && world.udp(2, "10.0.0.1:1001", SERVER)?);
+    let mut lines = world.dump("-s zone=7")?;
+    lines.sort_by_key(|line| dump::field(line, "sport").map(str::to_owned));
+    let [first, second] = &lines[..] else { panic!("{lines:?}") };
+    assert!(field(first, "timeout")?.parse::<u64>()? <= 30, "it keeps what it was made with: {first}");
+    assert!(field(second, "timeout")?.parse::<u64>()? > 200, "{second}");
+    vsctl(&world, "del-zone-tp netdev zone=5 -- del-zone-tp netdev zone=7 -- del-zone-limit netdev 7")?
+        .ok()?;
+    vsctl(&world, "del-zone-limit netdev default")?.ok()?;
+    assert_eq!(vsctl(&world, "list-zone-tp netdev -- list-zone-limits netdev")?.ok()?, "");
+    assert_eq!(world.appctl("dpctl/ct-get-limits")?, "default limit=0\n");
+    world.udp(1, "10.0.0.1:1002", SERVER)?;
+    assert!(field(&world.dump("-s zone=5")?.concat(), "timeout")?.parse::<u64>()? > 20);
+    Ok(())
+}
+
 /// Memory that the daemon has for itself
 /// Memory that the daemon has for itself, in kibibytes; what it shares with the kernel does not count.
 fn memory(daemon: &Daemon) -> Result<u64> {

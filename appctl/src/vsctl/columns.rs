@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use super::zones::timeout_names;
 use super::{BridgeColumn, Command, DatapathType, InterfaceColumn};
 
 /// What is wrong with a table, a column or a value. The texts are `ovs-vsctl`'s.
@@ -24,6 +25,10 @@ pub enum ColumnError {
     OutOfRange(i64),
     #[error("constraint violation: {0} is not one of the allowed values ([tc, xdp])")]
     NotADatapathType(String),
+    #[error("constraint violation: {number} is not in the valid range 0 to {max} (inclusive)")]
+    NotUpTo { number: i64, max: String },
+    #[error("constraint violation: {name} is not one of the allowed values ([{allowed}])", allowed = timeout_names())]
+    NotATimeout { name: String },
 }
 
 /// A table and its columns.

@@ -4,12 +4,16 @@
 //! travel as one unixctl request, [`METHOD`], with the JSON text of a [`Transaction`] as its only argument;
 //! the result is the JSON text of a [`Reply`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 mod columns;
 pub mod parse;
+mod zones;
+
+pub use zones::Timeout;
 
 /// The unixctl method that carries a transaction.
 pub const METHOD: &str = "vsctl/run";
@@ -121,7 +125,58 @@ pub enum Command {
         /// A bridge that does not exist is no error, and prints nothing.
         if_exists: bool,
     },
+    /// Says how long the connections of a zone live.
+    AddZoneTp {
+        /// The datapath's name.
+        datapath: String,
+        /// The zone.
+        zone: u16,
+        /// What is different from the default, at least one.
+        timeouts: Timeouts,
+        /// What was said of the zone before is replaced.
+        may_exist: bool,
+    },
+    /// The default counts again for a zone's connections.
+    DelZoneTp {
+        /// The datapath's name.
+        datapath: String,
+        /// The zone.
+        zone: u16,
+        /// A zone of which nothing was said is no error.
+        if_exists: bool,
+    },
+    /// Prints what has been said by [`AddZoneTp`](Self::AddZoneTp), one zone per line.
+    ListZoneTp {
+        /// The datapath's name.
+        datapath: String,
+    },
+    /// Says how many connections a zone may have.
+    SetZoneLimit {
+        /// The datapath's name.
+        datapath: String,
+        /// The zone; `None`: those without a limit of their own.
+        zone: Option<u16>,
+        /// The limit; 0: as many as there is room for.
+        limit: u32,
+    },
+    /// Takes a limit away.
+    DelZoneLimit {
+        /// The datapath's name.
+        datapath: String,
+        /// The zone; `None`: those without a limit of their own.
+        zone: Option<u16>,
+        /// A zone without a limit is no error.
+        if_exists: bool,
+    },
+    /// Prints the limits, one per line.
+    ListZoneLimits {
+        /// The datapath's name.
+        datapath: String,
+    },
 }
+
+/// Timeouts in seconds.
+pub type Timeouts = BTreeMap<Timeout, u32>;
 
 /// Which kernel hook serves a bridge's ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,8 +3,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::columns;
 use super::{Command, Transaction};
+use super::{columns, zones};
 
 /// What the user asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,6 +176,61 @@ const COMMANDS: &[Syntax] = &[
             Ok(columns::get(&table, record, words.args, words.flag)?)
         },
     },
+    Syntax {
+        name: "add-zone-tp",
+        usage: "DATAPATH zone=N TIMEOUT=SECS...",
+        arity: 3..=ANY,
+        option: Some(MAY_EXIST),
+        build: |mut words| {
+            let (datapath, zone) = (words.next(), zones::zone(&words.next())?);
+            let timeouts = zones::timeouts(words.args)?;
+            Ok(Command::AddZoneTp { datapath, zone, timeouts, may_exist: words.flag })
+        },
+    },
+    Syntax {
+        name: "del-zone-tp",
+        usage: "DATAPATH zone=N",
+        arity: 2..=2,
+        option: Some(IF_EXISTS),
+        build: |mut words| {
+            let (datapath, zone) = (words.next(), zones::zone(&words.next())?);
+            Ok(Command::DelZoneTp { datapath, zone, if_exists: words.flag })
+        },
+    },
+    Syntax {
+        name: "list-zone-tp",
+        usage: "DATAPATH",
+        arity: 1..=1,
+        option: None,
+        build: |mut words| Ok(Command::ListZoneTp { datapath: words.next() }),
+    },
+    Syntax {
+        name: "set-zone-limit",
+        usage: "DATAPATH zone=N|default LIMIT",
+        arity: 3..=3,
+        option: None,
+        build: |mut words| {
+            let (datapath, zone) = (words.next(), zones::zone_or_default(&words.next())?);
+            Ok(Command::SetZoneLimit { datapath, zone, limit: zones::limit(&words.next())? })
+        },
+    },
+    Syntax {
+        name: "del-zone-limit",
+        usage: "DATAPATH zone=N|default",
+        arity: 2..=2,
+        option: Some(IF_EXISTS),
+        build: |mut words| {
+            let (datapath, zone) = (words.next(), zones::zone_or_default(&words.next())?);
+            Ok(Command::DelZoneLimit { datapath, zone, if_exists: words.flag })
+        },
+    },
+    Syntax {
+        name: "list-zone-limits",
+        usage: "DATAPATH",
+        arity: 1..=1,
+        option: None,
+        build: |mut words| Ok(Command::ListZoneLimits { datapath: words.next() }),
+    },
 ];
 
 /// The help text.
@@ -189,7 +244,7 @@ pub fn help() -> String {
         })
         .collect();
     format!(
-        "Manages the switch's bridges and ports.\n\
+        "Manages the switch's bridges and ports, and the zones of connection tracking.\n\
          \n\
          Usage: vsctl [OPTION...] COMMAND [-- COMMAND]...\n\
          All commands of a line are carried out, or none.\n\
@@ -291,7 +346,7 @@ fn parse_command(words: &[String]) -> Result<Command, UsageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vsctl::{BridgeColumn, DatapathType, InterfaceColumn};
+    use crate::vsctl::{BridgeColumn, DatapathType, InterfaceColumn, Timeout};
 
     fn words(line: &str) -> Vec<String> {
         line.split_whitespace().map(str::to_owned).collect()
@@ -353,6 +408,34 @@ mod tests {
                     if_exists: true,
                 },
             ),
+            (
+                "--may-exist add-zone-tp netdev zone=6 udp_single=2 udp_first=1 udp_single=3 tcp_syn_sent2=0",
+                Command::AddZoneTp {
+                    datapath: s("netdev"),
+                    zone: 6,
+                    timeouts: [(Timeout::UdpSingle, 3), (Timeout::UdpFirst, 1), (Timeout::TcpSynSent2, 0)]
+                        .into(),
+                    may_exist: true,
+                },
+            ),
+            (
+                "--if-exists del-zone-tp system zone=65535",
+                Command::DelZoneTp { datapath: s("system"), zone: 65535, if_exists: true },
+            ),
+            ("list-zone-tp system", Command::ListZoneTp { datapath: s("system") }),
+            (
+                "set-zone-limit netdev 5 10",
+                Command::SetZoneLimit { datapath: s("netdev"), zone: Some(5), limit: 10 },
+            ),
+            (
+                "set-zone-limit netdev default 4294967295",
+                Command::SetZoneLimit { datapath: s("netdev"), zone: None, limit: u32::MAX },
+            ),
+            (
+                "del-zone-limit netdev zone=5",
+                Command::DelZoneLimit { datapath: s("netdev"), zone: Some(5), if_exists: false },
+            ),
+            ("list-zone-limits netdev", Command::ListZoneLimits { datapath: s("netdev") }),
         ] {
             assert_eq!(commands(line), std::slice::from_ref(&wanted), "{line}");
             let sent = serde_json::to_string(&wanted).unwrap();
@@ -433,6 +516,33 @@ mod tests {
             (
                 "set bridge b datapath_type=netdev",
                 "constraint violation: netdev is not one of the allowed values ([tc, xdp])",
+            ),
+            ("add-zone-tp netdev zone=2", "'add-zone-tp' command requires at least 3 arguments"),
+            ("add-zone-tp netdev zone=x udp_first=1", "\"x\" is not a valid integer or range"),
+            (
+                "add-zone-tp netdev zone=70000 udp_first=1",
+                "constraint violation: 70000 is not in the valid range 0 to 65535 (inclusive)",
+            ),
+            (
+                "add-zone-tp netdev zone=2 foo=1",
+                "constraint violation: foo is not one of the allowed values ([icmp_first, icmp_reply, tcp_close, \
+                 tcp_close_wait, tcp_established, tcp_fin_wait, tcp_last_ack, tcp_retransmit, tcp_syn_recv, \
+                 tcp_syn_sent, tcp_syn_sent2, tcp_time_wait, tcp_unack, udp_first, udp_multiple, udp_single])",
+            ),
+            ("add-zone-tp netdev zone=2 udp_first=", "\"\" is not a valid integer or range"),
+            (
+                "add-zone-tp netdev zone=2 udp_first",
+                "udp_first: argument does not end in \"=\" followed by a value.",
+            ),
+            (
+                "add-zone-tp netdev zone=2 udp_first=4294967296",
+                "constraint violation: 4294967296 is not in the valid range 0 to 4294967295 (inclusive)",
+            ),
+            ("del-zone-tp netdev", "'del-zone-tp' command requires at least 2 arguments"),
+            ("list-zone-tp", "'list-zone-tp' command requires at least 1 arguments"),
+            (
+                "set-zone-limit netdev 5 -1",
+                "constraint violation: -1 is not in the valid range 0 to 4294967295 (inclusive)",
             ),
         ] {
             assert_eq!(

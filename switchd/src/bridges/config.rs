@@ -1,10 +1,10 @@
 //! The switch's configuration: what a user asked for, and the numbers that must outlive a restart.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 
-use appctl::vsctl::DatapathType;
+use appctl::vsctl::{DatapathType, Timeouts};
 use ofctl::port::PortNo;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,32 @@ pub struct Config {
     pub uuid: String,
     /// The bridges, in the order they were added.
     pub bridges: Vec<BridgeConfig>,
+    /// The zones of connection tracking.
+    #[serde(default, skip_serializing_if = "ZonesConfig::is_empty")]
+    pub zones: ZonesConfig,
+}
+
+/// What is wanted of the zones of connection tracking. Files of older daemons do not have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZonesConfig {
+    /// How many connections zones may have that have no limit of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_limit: Option<u32>,
+    /// How many connections each zone may have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<u16, u32>,
+    /// How long its connections live.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub timeouts: BTreeMap<u16, Timeouts>,
+}
+
+impl ZonesConfig {
+    /// Whether nothing is wanted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A bridge.
@@ -73,7 +99,7 @@ impl Config {
     /// # Errors
     /// The kernel's random numbers could not be read.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { uuid: random_uuid()?, bridges: Vec::new() })
+        Ok(Self { uuid: random_uuid()?, bridges: Vec::new(), zones: ZonesConfig::default() })
     }
 
     /// A bridge by name.
@@ -287,7 +313,11 @@ mod tests {
                 add(&mut bridge, &format!("b{place}"), *request);
             }
             bridge.assign_ofports();
-            let config = Config { uuid: String::new(), bridges: vec![bridge.clone()] };
+            let config = Config {
+                uuid: String::new(),
+                bridges: vec![bridge.clone()],
+                zones: ZonesConfig::default(),
+            };
             prop_assert_eq!(config.validate(), Ok(()));
             for (port, number) in bridge.ports.iter().zip(before) {
                 prop_assert!(port.ofport == Some(number) || port.ofport == port.ofport_request);

@@ -6,6 +6,7 @@ mod port;
 mod show;
 mod state;
 mod transaction;
+mod zones;
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use appctl::vsctl::{Command, Failure, InterfaceColumn, Outcome};
 use ofctl::port::PortNo;
 
-pub use config::{BRIDGES_MAX, BridgeConfig, Config, Invalid, PortConfig};
+pub use config::{BRIDGES_MAX, BridgeConfig, Config, Invalid, PortConfig, ZonesConfig};
 pub use port::PortInfo;
 pub use state::{StateError, StateFile};
 
@@ -38,6 +39,8 @@ pub enum Change {
     PortRemoved(BridgeId, PortInfo),
     /// A port that works has changed.
     PortChanged(BridgeId, PortInfo),
+    /// What is wanted of the zones of connection tracking has changed, from the first to the second.
+    ZonesChanged(Box<(ZonesConfig, ZonesConfig)>),
 }
 
 /// A bridge.
@@ -86,6 +89,7 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
             None => file.create()?,
         };
         let mut bridges = Self { config, file, running: Vec::new(), changes: Vec::new(), hooks, devices };
+        bridges.zones_changed(ZonesConfig::default());
         bridges.realise();
         Ok(bridges)
     }
@@ -99,7 +103,8 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
         let outputs = transaction::run(&mut next, commands)?;
         if next != self.config {
             self.file.save(&next).map_err(Refusal::from)?;
-            self.config = next;
+            let before = std::mem::replace(&mut self.config, next).zones;
+            self.zones_changed(before);
             self.realise();
         }
         Ok(Outcome {
@@ -196,6 +201,14 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
     /// The datapath.
     pub fn hooks_mut(&mut self) -> &mut H {
         &mut self.hooks
+    }
+
+    /// Notes whether what is wanted of zones is no longer what it was before.
+    fn zones_changed(&mut self, before: ZonesConfig) {
+        let now = self.config.zones.clone();
+        if before != now {
+            self.changes.push(Change::ZonesChanged(Box::new((before, now))));
+        }
     }
 
     fn running(&self, id: BridgeId) -> Option<&Bridge> {

@@ -137,8 +137,10 @@ impl StateFile {
 
 #[cfg(test)]
 mod tests {
+    use appctl::vsctl::Timeout;
+
     use super::*;
-    use crate::bridges::config::{BridgeConfig, PortConfig};
+    use crate::bridges::config::{BridgeConfig, PortConfig, ZonesConfig};
     use crate::bridges::tests::Scratch;
 
     fn file(scratch: &Scratch) -> StateFile {
@@ -149,7 +151,12 @@ mod tests {
         let mut bridge = BridgeConfig::new(3, "br0", [2, 0, 0, 0, 0, 1]);
         bridge.next_ofport = 2;
         bridge.ports.push(PortConfig { name: "p".into(), ofport: Some(1), ofport_request: Some(9) });
-        Config { bridges: vec![bridge], ..Config::new().unwrap() }
+        let zones = ZonesConfig {
+            default_limit: Some(9),
+            limits: [(5, 0)].into(),
+            timeouts: [(65535, [(Timeout::TcpSynSent2, 7)].into())].into(),
+        };
+        Config { bridges: vec![bridge], zones, ..Config::new().unwrap() }
     }
 
     fn load_text(scratch: &Scratch, text: &str) -> String {
@@ -165,9 +172,12 @@ mod tests {
         assert_eq!(file(&scratch).load().unwrap(), None);
         file(&scratch).save(&config()).unwrap();
         let mut changed = file(&scratch).load().unwrap().unwrap();
-        assert_eq!(changed.bridges, config().bridges);
+        assert_eq!((&changed.bridges, &changed.zones), (&config().bridges, &config().zones));
         changed.bridges.clear();
+        // Files from before there were zones in them have no word of them.
+        changed.zones = ZonesConfig::default();
         file(&scratch).save(&changed).unwrap();
+        assert!(!fs::read_to_string(&file(&scratch).path).unwrap().contains("zones"));
         assert_eq!(file(&scratch).load().unwrap(), Some(changed));
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "no temporary file is left");
     }

@@ -161,6 +161,7 @@ impl Bench {
             Change::PortAdded(bridge, port) => format!("+{}/{} {}", bridge.0, port.ofport.0, port.name),
             Change::PortRemoved(bridge, port) => format!("-{}/{} {}", bridge.0, port.ofport.0, port.name),
             Change::PortChanged(bridge, port) => format!("~{}/{} {}", bridge.0, port.ofport.0, port.name),
+            Change::ZonesChanged(zones) => format!("{:?} {:?}", zones.0.limits, zones.1.limits),
         };
         self.bridges.take_changes().into_iter().map(line).collect()
     }
@@ -536,6 +537,18 @@ fn bridges_and_numbers_survive_a_restart() {
     assert_eq!(bench.changes(), ["+br0", "+0/2 b", "+0/3 a"]);
     assert_eq!(bench.run(&[Command::Show]).outputs, before);
     assert_eq!(bench.bridges.bridge_by_name("br0"), Some(&info));
+}
+
+#[test]
+fn zones_are_told_when_they_change_and_at_the_start() {
+    let mut bench = Bench::new("zones");
+    let limit = |limit| Command::SetZoneLimit { datapath: "netdev".into(), zone: Some(5), limit };
+    for (wanted, told) in [(3, &["{} {5: 3}"][..]), (3, &[]), (4, &["{5: 3} {5: 4}"])] {
+        bench.run(&[limit(wanted)]);
+        assert_eq!(bench.changes(), told);
+    }
+    bench.bridges = open(&bench.scratch, &bench.world).unwrap();
+    assert_eq!(bench.changes(), ["{} {5: 4}"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use appctl::vsctl::{BridgeColumn, Command, DatapathType, Failure, InterfaceColum
 
 use super::config::{BRIDGES_MAX, BridgeConfig, Config, PortConfig, random_mac};
 use super::state::StateError;
+use super::zones::{self, POLICIES_MAX};
 
 /// The longest bridge name, in bytes: OpenFlow has room for no more in its local port's description.
 const NAME_MAX: usize = 15;
@@ -23,7 +24,7 @@ pub(super) enum Output {
 }
 
 impl Output {
-    const NONE: Self = Self::Text(String::new());
+    pub(super) const NONE: Self = Self::Text(String::new());
 }
 
 /// Why a transaction cannot be carried out.
@@ -64,6 +65,18 @@ pub(super) enum Refusal {
     NoPortNumber(String),
     #[error("cannot make up an address for bridge {0} ({1})")]
     Random(String, io::Error),
+    #[error("datapath {0} does not exist")]
+    NoDatapath(String),
+    #[error("datapath: {0} record not found")]
+    NoDatapathRecord(String),
+    #[error("zone id {0} already exists")]
+    ZoneExists(u16),
+    #[error("zone id {0} does not exist")]
+    NoZone(u16),
+    #[error("there is no default limit")]
+    NoDefaultLimit,
+    #[error("no more than {POLICIES_MAX} zones can have timeouts that differ")]
+    TooManyPolicies,
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -130,6 +143,12 @@ fn run_one(config: &mut Config, command: &Command) -> Result<Output, Refusal> {
             Some(bridge) => return Ok(lines(columns.iter().map(|column| bridge_column(bridge, *column)))),
             None => no_row("Bridge", bridge, *if_exists)?,
         },
+        Command::AddZoneTp { .. }
+        | Command::DelZoneTp { .. }
+        | Command::ListZoneTp { .. }
+        | Command::SetZoneLimit { .. }
+        | Command::DelZoneLimit { .. }
+        | Command::ListZoneLimits { .. } => return zones::run(&mut config.zones, command),
     }
     Ok(Output::NONE)
 }

@@ -1,12 +1,12 @@
 //! The connection table, as the daemon sees it: it reads records where they are, and has the reaper program
 //! remove them.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
-use switchd_ebpf::layout::{Config, REAP_BATCH, Reap, Record, life};
+use switchd_ebpf::layout::{Config, MAX_POLICIES, REAP_BATCH, Reap, Record, life};
 
 use super::clock;
 use super::shared::Shared;
@@ -75,6 +75,26 @@ impl Connections {
             std::hint::spin_loop();
         }
         None
+    }
+
+    /// Which timeout policies living connections have, by number.
+    pub(super) fn policies(&self) -> Vec<bool> {
+        let mut used = vec![false; MAX_POLICIES as usize];
+        for record in (0..self.used()).filter_map(|number| self.records.at(number)) {
+            // SAFETY: within the mapping; both sides access the words whole, and a record has its policy before it is
+            // alive. Should another connection take its place in between, its policy is counted, which does no harm.
+            let (word, policy) = unsafe {
+                let word = AtomicU64::from_ptr(&raw mut (*record.as_ptr()).life).load(Ordering::Acquire);
+                let policy = AtomicU16::from_ptr(&raw mut (*record.as_ptr()).policy).load(Ordering::Relaxed);
+                (word, policy)
+            };
+            if word & life::ALIVE != 0
+                && let Some(used) = used.get_mut(usize::from(policy))
+            {
+                *used = true;
+            }
+        }
+        used
     }
 
     /// The connections that are alive and not expired, with their record numbers. They are read one by one as

@@ -50,6 +50,18 @@ fn head<const N: usize>(probe: &Probe) -> [u64; N] {
     std::array::from_fn(|i| probe[i])
 }
 
+/// Waits until every packet has left that was under way when this was called.
+pub(super) fn settle() {
+    // A BPF program is one RCU read-side section, and this command waits for all of those that have begun
+    // (membarrier(2), MEMBARRIER_CMD_GLOBAL: synchronize_rcu).
+    // SAFETY: the call takes no pointers.
+    let waited = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if waited != 0 {
+        // Not offered where CPUs run without a tick (nohz_full). A packet takes microseconds.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 impl Store for KernelStore {
     fn set_head(&mut self, bridge: BridgeId, table: u8, node: u32) {
         if let Some(head) = self.heads.at(u32::from(bridge.0) * TABLES + u32::from(table)) {
@@ -124,14 +136,7 @@ impl Store for KernelStore {
     }
 
     fn settle(&mut self) {
-        // A BPF program is one RCU read-side section, and this command waits for all of those that have begun
-        // (membarrier(2), MEMBARRIER_CMD_GLOBAL: synchronize_rcu).
-        // SAFETY: the call takes no pointers.
-        let waited = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
-        if waited != 0 {
-            // Not offered where CPUs run without a tick (nohz_full). A packet takes microseconds.
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        settle();
     }
 
     fn rule_stats(&self, rule: u32) -> RuleStats {

@@ -22,7 +22,7 @@ pub use counters::{Counters, LearnedMac};
 pub use events::{Events, Listener, Notice};
 pub use kernel::KernelStore;
 pub use load::{Datapath, LoadError, Sizes, Verified, load};
-pub use policies::Policies;
+pub use policies::{Policies, timeouts};
 pub use ports::Ports;
 pub use selection::Selection;
 pub use store::Store;

@@ -70,6 +70,14 @@ impl Zones {
         }
     }
 
+    /// Sets which timeout policy a zone's new connections get.
+    pub(super) fn set_policy(&self, zone: u16, policy: u16) {
+        if let Some(zone) = self.zones.at(zone.into()) {
+            // SAFETY: within the mapping; both sides access the word whole.
+            unsafe { AtomicU16::from_ptr(&raw mut (*zone.as_ptr()).policy) }.store(policy, Ordering::Release);
+        }
+    }
+
     /// Connections that are alive, expired ones that have not been swept included.
     #[must_use]
     pub fn connections(&self) -> u64 {

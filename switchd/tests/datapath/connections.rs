@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use conntrack_core::{Timeouts, tcp::State};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use ofctl::flow::Command;
@@ -12,7 +13,7 @@ use ofctl::port::NoNames;
 use ofctl::syntax::parse_flow;
 use proptest::prelude::*;
 use switchd::datapath::host::{Arrival, Memory};
-use switchd::datapath::{FlowTables, Sizes, Store};
+use switchd::datapath::{Datapath, FlowTables, Sizes, Store, clock};
 use switchd::rules::{RuleId, Rules};
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::layout::Record;
@@ -322,4 +323,36 @@ proptest! {
             host.check();
         }
     }
+}
+
+#[test]
+fn a_policy_that_a_connection_has_is_not_given_to_others() {
+    let switch = switch(16);
+    let Datapath { policies, zones, connections, .. } = &switch.datapath;
+    let syn_sent = |seconds| {
+        let (tcp_retransmission, tcp_unacknowledged) = (u32::MAX, u32::MAX);
+        let mut timeouts = Timeouts { tcp_retransmission, tcp_unacknowledged, ..Timeouts::DEFAULT };
+        timeouts.tcp[State::SYN_SENT.index()] = seconds;
+        timeouts
+    };
+    let assign = |seconds| policies.assign(0, Some(syn_sent(seconds)), zones, connections);
+    let left = |connection: u16| {
+        let port = 1000 + connection;
+        let record = switch.records().into_iter().find(|record| record.tuples[0].ports.src == port).unwrap();
+        Duration::from_nanos(record.expires - clock::now_ns()).as_secs_f64().round() as u32
+    };
+    assign(5000);
+    assert!(switch.passes(1, &syn(1)));
+    // Many more than there is room for, in a zone that all connections are in.
+    for seconds in 6000..10_000 {
+        assign(seconds);
+    }
+    assert!(switch.passes(1, &syn(1)) && switch.passes(1, &syn(2)));
+    assert_eq!((left(1), left(2)), (5000, 9999));
+    assign(5000);
+    assert!(switch.passes(1, &syn(3)));
+    assert_eq!(left(3), 5000);
+    policies.assign(0, None, zones, connections);
+    assert!(switch.passes(1, &syn(4)));
+    assert_eq!((left(1), left(4)), (5000, 120));
 }
