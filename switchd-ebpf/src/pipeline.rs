@@ -10,6 +10,8 @@
 
 use core::ffi::c_void;
 
+use conntrack_core::nat::Range;
+
 use crate::classify;
 use crate::conntrack::{self, Connections, Last};
 use crate::drop_reason::DropReason;
@@ -188,6 +190,8 @@ pub struct Machine {
 
     /// What `exec` has gathered.
     pub write: ConnectionWrite,
+    /// What `nat` of the next `ct` may translate to.
+    pub nat: Range,
     /// Connection tracking's workspace.
     pub track: conntrack::Scratch,
     /// What this branch knows from its last `ct`.
@@ -465,6 +469,16 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
                 let (bits, mask) = moved(op, self.machine.key.words[a]);
                 self.machine.write.set(op.b as u8, bits, mask);
             }
+            op::NAT => {
+                self.machine.nat = Range {
+                    min: [0, op.value],
+                    max: [0, op.mask],
+                    min_port: (op.c >> 16) as u16,
+                    max_port: op.c as u16,
+                    flags: u32::from(op.b),
+                };
+            }
+            op::NAT_HIGH => (self.machine.nat.min[0], self.machine.nat.max[0]) = (op.value, op.mask),
             op::DEC_TTL => self.decrement_ttl(),
             op::CLONE => {
                 let n = self.machine.n_clones as usize;

@@ -7,7 +7,8 @@ use core::mem::transmute;
 use core::ptr::NonNull;
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_loop};
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_loop};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf};
 use conntrack_core::Timeouts;
@@ -295,6 +296,12 @@ impl Connections for Maps {
     #[inline(always)]
     fn timeouts(&self, policy: u16) -> &Timeouts {
         TIMEOUTS.get(u32::from(policy)).unwrap_or(self.timeouts)
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_get_prandom_u32() }
     }
 
     #[inline(always)]

@@ -10,6 +10,7 @@ mod translate;
 
 use core::ptr::NonNull;
 
+use conntrack_core::nat::Search;
 use conntrack_core::{
     Connection, Direction, Facts, Outcome, Timeouts, Timer, Verdict, ct_state, status, tcp,
 };
@@ -63,6 +64,9 @@ pub trait Connections {
     /// How long connections of a policy live.
     fn timeouts(&self, policy: u16) -> &Timeouts;
 
+    /// A number by chance.
+    fn random(&self) -> u32;
+
     /// Whether somebody wants to hear of what happens to connections.
     fn listened_to(&self) -> bool;
 
@@ -112,6 +116,12 @@ pub struct Scratch {
     pub fresh: Connection,
     /// Where the packet's addresses and ports are to be changed to.
     pub translation: Translation,
+    /// The search for a translation of a new connection.
+    pub search: Search,
+    /// Whether it has come to an end.
+    pub chosen: u32,
+    /// Zero.
+    pub pad: u32,
     /// The search for a record to evict: one that is answered but not assured, plus one; or 0.
     pub second_best: u64,
     /// Its life.
@@ -512,14 +522,21 @@ pub fn claim<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     let record = unsafe { &mut *pointer.as_ptr() };
     let word = record.life & !(life::ALIVE | life::LOCKED);
     machine.stage = stage::CONNECT;
-    // The reply tuple first: who finds the original one may then rely on both. A connection from a host to itself
-    // may have but one.
-    let mirrored = same(&record.tuples[0], &record.tuples[1]);
-    if !mirrored && !table::claim(datapath, &record.tuples[1], table::reference(number, word, 1)) {
+    // The reply tuple first: who finds the original one may then rely on both.
+    if machine.track.flags & op::CT_NAT != 0 {
+        if !translate::choose(run, record) {
+            let zone = run.machine.track.zone;
+            table::give_back(datapath, zone, number);
+            count(datapath, zone, Count::Refused);
+            give_up(run, DropReason::NatExhausted as u32);
+            return;
+        }
+    } else if !claim_reply(datapath, record, table::reference(number, word, 1)) {
         machine.track.failure = DropReason::ConntrackClash as u32;
         table::give_back(datapath, machine.track.zone, number);
         return;
     }
+    let machine = &mut *run.machine;
     if !table::claim(datapath, &record.tuples[0], table::reference(number, word, 0)) {
         table::forget(datapath, &record.tuples[1], table::reference(number, word, 1));
         table::give_back(datapath, machine.track.zone, number);
@@ -537,6 +554,12 @@ pub fn claim<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     // SAFETY: the word is valid, and everyone accesses it atomically.
     unsafe { atomic::publish(&raw mut record.life, word | life::ALIVE) };
     machine.stage = stage::TRACKED;
+}
+
+/// Claims a record's reply tuple. A connection from a host to itself may have but one tuple, the original one.
+#[inline(always)]
+fn claim_reply<D: Connections>(datapath: &D, record: &Record, to: TupleRef) -> bool {
+    same(&record.tuples[0], &record.tuples[1]) || table::claim(datapath, &record.tuples[1], to)
 }
 
 /// Whether two tuples are equal. Word by word: a comparison of memory would go byte by byte on BPF.

@@ -32,6 +32,37 @@ pub fn ethernet(from: usize, kind: u16, payload: &[u8]) -> Vec<u8> {
     [&MACS[1 - from][..], &MACS[from], &kind.to_be_bytes(), payload].concat()
 }
 
+/// The frame with all addresses and ports the other way round, and an echo request turned into its answer: checksums
+/// mind only the latter. None: it is neither TCP, UDP nor an echo request, or has options.
+pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
+    let mut frame = frame.to_vec();
+    (0..6).for_each(|i| frame.swap(i, 6 + i));
+    let (l4, protocol) = match frame[12..15] {
+        [0x08, 0x00, 0x45] => {
+            (0..4).for_each(|i| frame.swap(26 + i, 30 + i));
+            (34, frame[23])
+        }
+        [0x86, 0xdd, 0x60] => {
+            (0..16).for_each(|i| frame.swap(22 + i, 38 + i));
+            (54, frame[20])
+        }
+        _ => return None,
+    };
+    match (protocol, frame[l4]) {
+        (6 | 17, _) => (0..2).for_each(|i| frame.swap(l4 + i, l4 + 2 + i)),
+        (1, 8) | (58, 128) => {
+            let kind = if protocol == 1 { 0 } else { 129 };
+            let by = i32::from(frame[l4]) - kind;
+            frame[l4] = kind as u8;
+            let sum = i32::from(u16::from_be_bytes([frame[l4 + 2], frame[l4 + 3]])) + (by << 8);
+            let sum = (sum + (sum >> 16)) as u16;
+            frame[l4 + 2..l4 + 4].copy_from_slice(&sum.to_be_bytes());
+        }
+        _ => return None,
+    }
+    Some(frame)
+}
+
 /// Inserts a VLAN tag.
 pub fn tagged(frame: &[u8], tci: u16) -> Vec<u8> {
     [&frame[..12], &[0x81, 0x00], &tci.to_be_bytes(), &frame[12..]].concat()

@@ -129,9 +129,9 @@ impl Twins {
     }
 }
 
-const FLOWS: [&[&str]; 6] = [NOTHING, FIREWALL, COMMIT, REWRITE, TAGS, COPIES];
+const FLOWS: [&[&str]; 7] = [NOTHING, FIREWALL, COMMIT, REWRITE, TAGS, COPIES, GATEWAY];
 /// Those with one output at most, and without VLAN tags, which tc keeps beside the bytes.
-const SINGLE: [&[&str]; 4] = [NOTHING, FIREWALL, COMMIT, REWRITE];
+const SINGLE: [&[&str]; 5] = [NOTHING, FIREWALL, COMMIT, REWRITE, GATEWAY];
 
 /// Nothing at all.
 const NOTHING: &[&str] = &[];
@@ -147,6 +147,23 @@ const FIREWALL: &[&str] = &[
     "table=1,priority=50,in_port=1,ct_state=+trk+est,actions=2",
     "table=1,priority=50,in_port=2,ct_state=+trk+est,ct_mark=7,actions=1",
     "table=1,priority=49,in_port=2,ct_state=+trk+est,actions=load:1->NXM_NX_REG3[],output:NXM_NX_REG3[]",
+];
+/// A gateway: hosts behind port 1 go out under one address, in one zone, and to another host than they say, in another.
+const GATEWAY: &[&str] = &[
+    "table=0,priority=50,in_port=1,ip,actions=ct(commit,zone=5,nat(src=192.0.2.1),table=1)",
+    "table=0,priority=50,in_port=1,ipv6,actions=ct(commit,zone=5,nat(src=[2001:db8::1]:4000),table=1)",
+    "table=1,priority=60,ct_state=+inv,actions=drop",
+    "table=1,priority=50,ct_state=+snat,ip,actions=ct(commit,zone=6,nat(dst=198.51.100.7:81),table=2)",
+    "table=1,priority=50,ct_state=+snat,ipv6,actions=ct(commit,zone=6,nat(dst=2001:db8::7),table=2)",
+    "table=2,priority=50,ip,ct_state=+dnat,actions=ct(zone=6,table=3)",
+    "table=2,priority=50,ipv6,ct_state=+dnat,actions=ct(zone=6,table=3)",
+    "table=3,priority=50,ct_state=+dnat,ct_zone=6,actions=2",
+    "table=0,priority=50,in_port=2,ip,actions=ct(zone=6,nat,table=10)",
+    "table=0,priority=50,in_port=2,ipv6,actions=ct(zone=6,nat,table=10)",
+    "table=10,priority=60,ip,ct_state=+snat,actions=ct(zone=5,nat,table=11)",
+    "table=10,priority=60,ipv6,ct_state=+snat,actions=ct(zone=5,nat,table=11)",
+    "table=11,priority=60,ct_state=+dnat+rpl,actions=1",
+    "table=11,priority=0,actions=3",
 ];
 /// Everything is committed, and a reply begins the connection anew.
 const COMMIT: &[&str] =
@@ -229,6 +246,33 @@ fn damaged_frames_come_to_the_same_on_the_host() {
                 Ok(())
             })
             .unwrap();
+    }
+}
+
+/// What went out under other addresses comes back to its sender, by both hooks.
+#[test]
+fn answers_to_translated_frames_find_their_way_back() {
+    for by_tcx in [false, true] {
+        let twins = Twins::new(GATEWAY);
+        let mut answered = 0;
+        for frame in frames::corpus() {
+            let run = if by_tcx { Switch::run_tcx } else { Switch::run };
+            let (_, outputs) = twins.compare(1, &frame, run);
+            let [(2, out)] = outputs.as_slice() else { continue };
+            let Some(answer) = frames::answer(out) else { continue };
+            let (_, outputs) = twins.compare(2, &answer, run);
+            let [(1, back)] = outputs.as_slice() else {
+                panic!("{out:02x?} was not answered by {answer:02x?}")
+            };
+            // A checksum of all ones is one of zero.
+            let zeros = |frame: &[u8]| -> Vec<u8> {
+                frame.iter().map(|&byte| if byte == 0xff { 0 } else { byte }).collect()
+            };
+            let expected = frames::answer(&frame).unwrap_or_default();
+            assert_eq!(zeros(back), zeros(&expected), "the answer {answer:02x?}");
+            answered += 1;
+        }
+        assert!(answered >= 8, "{answered} frames were answered");
     }
 }
 

@@ -114,6 +114,10 @@ impl Connections for Memory {
         &self.connections.timeouts
     }
 
+    fn random(&self) -> u32 {
+        0
+    }
+
     fn listened_to(&self) -> bool {
         false
     }
