@@ -17,6 +17,7 @@ extern crate std;
 
 mod connection;
 pub mod icmp;
+pub mod nat;
 pub mod status;
 pub mod tcp;
 mod timeouts;
@@ -55,6 +56,8 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
 }
 
 /// Which way a packet goes, relative to the first packet of its connection.
