@@ -211,6 +211,9 @@ pub fn corpus() -> Vec<Vec<u8>> {
     }
     // A checksum that is zero without being left out.
     frames.extend((0..).map(|seq| tcp(Ip::V4, 0, 6, SYN, seq, 0, b"")).find(|frame| frame[50..52] == [0, 0]));
+    // A right checksum that equals the pseudo header's sum, as one that was left to the hardware would.
+    let pseudo = (0x0a00 + 1 + 0x0a00 + 2 + 6 + 20u16).to_be_bytes();
+    frames.extend((0..).map(|seq| tcp(Ip::V4, 0, 7, SYN, seq, 0, b"")).find(|frame| frame[50..52] == pseudo));
     let long = tcp(Ip::V4, 0, 4, SYN, 1, 0, b"");
     let (ip_header, segment) = (14, 34);
     frames.push(ipv4(0, 6, &[1; 40], &long[segment..]));

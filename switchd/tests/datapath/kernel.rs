@@ -5,11 +5,13 @@ use ofctl::port::NoNames;
 use ofctl::syntax::parse_flow;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use switchd::datapath::host::{Arrival, Memory};
+use switchd::datapath::host::{Arrival, Frame, Memory};
 use switchd::datapath::{FlowTables, Ran, Sizes, clock};
 use switchd::rules::{RuleId, Rules};
 use switchd_ebpf::drop_reason::DropReason;
+use switchd_ebpf::key::Key;
 use switchd_ebpf::layout::Record;
+use switchd_ebpf::parse::{Layout, parse};
 
 use crate::frames::{self, Ip, flags};
 use crate::switch::{BRIDGE, Switch, action, tc_action};
@@ -44,6 +46,10 @@ impl Twins {
 
     /// Has a frame come in on a port of both, by XDP, and compares all that can be seen.
     fn send(&self, port: u16, frame: &[u8]) {
+        if is_partial(port, frame) {
+            self.send_past_xdp(port, frame);
+            return;
+        }
         let (ran, outputs) = self.compare(port, frame, Switch::run);
         match outputs.as_slice() {
             [] => assert_eq!(ran.action, action::DROP, "{frame:02x?}"),
@@ -57,6 +63,17 @@ impl Twins {
                 assert_eq!(ran.frame, frame);
             }
         }
+    }
+
+    /// Has a frame come in by XDP that is for tcx alone: XDP leaves no trace of it. The host, which is XDP's twin
+    /// here, does not get it.
+    fn send_past_xdp(&self, port: u16, frame: &[u8]) {
+        let drops = self.switch.datapath.counters.drops();
+        let ran = self.switch.run(port, frame);
+        assert_eq!((ran.action, &ran.frame[..]), (action::PASS, frame), "{frame:02x?}");
+        assert_eq!(self.switch.datapath.counters.drops(), drops, "drops of {frame:02x?}");
+        self.compare_counters(frame);
+        self.compare_connections(frame);
     }
 
     /// The same by tcx, which sends all but the last of several outputs by itself: one at most can be compared.
@@ -127,6 +144,14 @@ impl Twins {
             assert!(apart < 1_000_000_000, "{apart} ns between {real:?} and {twin:?}");
         }
     }
+}
+
+/// Whether the transport checksum looks like one that a local sender leaves to the hardware. About one damaged frame
+/// in 65,536 does by accident.
+fn is_partial(port: u16, frame: &[u8]) -> bool {
+    let mut layout = Layout::default();
+    parse(&Frame::from(frame.to_vec()), port, &mut Key { ..Key::ZERO }, &mut layout);
+    layout.partial != 0
 }
 
 const FLOWS: [&[&str]; 7] = [NOTHING, FIREWALL, COMMIT, REWRITE, TAGS, COPIES, GATEWAY];
@@ -233,8 +258,10 @@ fn damaged_frames_come_to_the_same_on_the_host() {
         let twins = Twins::new(flows);
         let frame = (prop::sample::select(corpus.clone()), prop::collection::vec(any::<(u8, u8)>(), 0..4));
         let cut = prop_oneof![3 => Just(usize::MAX), 1 => 14usize..90];
-        let mut runner =
-            TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
+        // No shrinking: counters and connections that have come apart stay so, and every frame would seem to fail.
+        let config =
+            Config { cases: 400, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new(config);
         runner
             .run(&(1u16..4, frame, cut), |(port, (mut frame, damage), cut)| {
                 frame.truncate(cut);
