@@ -282,7 +282,7 @@ fn answers_to_translated_frames_find_their_way_back() {
     for by_tcx in [false, true] {
         let twins = Twins::new(GATEWAY);
         let mut answered = 0;
-        for frame in frames::corpus() {
+        for frame in frames::corpus().into_iter().filter(|frame| !is_partial(1, frame)) {
             let run = if by_tcx { Switch::run_tcx } else { Switch::run };
             let (_, outputs) = twins.compare(1, &frame, run);
             let [(2, out)] = outputs.as_slice() else { continue };
