@@ -77,6 +77,12 @@ pub mod stage {
     pub const RESUME: u32 = 9;
     /// The tuples of the connection that the packet starts; behind `COMMIT`.
     pub const CLAIM: u32 = 10;
+    /// The connection that an ICMP error is related to; in the place of `CONNECT`.
+    pub const RELATE: u32 = 11;
+    /// The translation of the packet that it quotes; behind `RELATE`.
+    pub const QUOTE: u32 = 12;
+    /// The packet that an ICMP error quotes; before `RELATE`.
+    pub const READ_QUOTE: u32 = 13;
 }
 
 /// The header words of a key.
@@ -545,6 +551,29 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
         }
     }
 
+    /// The stages that most packets go through, in their order.
+    #[inline(always)]
+    fn usual_stages(&mut self) {
+        if self.is_at(stage::LOOK_UP) {
+            self.look_up();
+        }
+        if self.is_at(stage::ACT) {
+            self.next_action();
+        }
+        if self.is_at(stage::EXAMINE) {
+            conntrack::examine(self);
+        }
+        if self.is_at(stage::VERIFY) {
+            conntrack::verify(self);
+        }
+        if self.is_at(stage::CONNECT) {
+            conntrack::connect(self);
+        }
+        if self.is_at(stage::TRACKED) {
+            self.tracked();
+        }
+    }
+
     /// The end of a `ct` action: the packet is translated, and forks if it goes on in a table.
     #[inline(always)]
     fn tracked(&mut self) {
@@ -620,43 +649,22 @@ impl ConnectionWrite {
     }
 }
 
-/// One step: from stage to stage, for as long as they follow in the usual order. What goes back takes another
-/// step.
+/// One step. Most packets go from stage to stage of the usual order, for as long as they follow in it; what goes back
+/// takes another step. The other stages are steps of their own: fewer packets have them, and the verifier need not
+/// follow each of their ways through all that comes behind.
 extern "C" fn step<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_void) -> i64 {
     // SAFETY: `Run::run` passes itself, exclusively borrowed for as long as the loop runs.
     let run = unsafe { &mut *run.cast::<Run<'_, P, D>>() };
-    if run.is_at(stage::LOOK_UP) {
-        run.look_up();
-    }
-    if run.is_at(stage::ACT) {
-        run.next_action();
-    }
-    if run.is_at(stage::RESUME) {
-        conntrack::resume(run);
-    }
-    if run.is_at(stage::EXAMINE) {
-        conntrack::examine(run);
-    }
-    if run.is_at(stage::VERIFY) {
-        conntrack::verify(run);
-    }
-    if run.is_at(stage::SUM) {
-        conntrack::sum(run);
-    }
-    if run.is_at(stage::CONNECT) {
-        conntrack::connect(run);
-    }
-    if run.is_at(stage::START) {
-        conntrack::start(run);
-    }
-    if run.is_at(stage::COMMIT) {
-        conntrack::commit(run);
-    }
-    if run.is_at(stage::CLAIM) {
-        conntrack::claim(run);
-    }
-    if run.is_at(stage::TRACKED) {
-        run.tracked();
+    match run.machine.stage {
+        stage::RESUME => conntrack::resume(run),
+        stage::SUM => conntrack::sum(run),
+        stage::START => conntrack::start(run),
+        stage::COMMIT => conntrack::commit(run),
+        stage::CLAIM => conntrack::claim(run),
+        stage::READ_QUOTE => conntrack::read_quote(run),
+        stage::RELATE => conntrack::relate(run),
+        stage::QUOTE => conntrack::quote(run),
+        _ => run.usual_stages(),
     }
     i64::from(run.machine.done != 0)
 }

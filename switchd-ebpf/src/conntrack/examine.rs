@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use conntrack_core::{icmp, tcp};
 
-use super::{Connections, Kind, Scratch, invalid};
+use super::{Connections, Kind, Scratch, invalid, related};
 use crate::checksum;
 use crate::key::SHIFTS;
 use crate::layout::{Ports, Tuple6};
@@ -32,10 +32,16 @@ pub fn examine<P: Packet, D: Connections>(run: &mut Run<'_, P, D>) {
 #[inline(always)]
 pub fn verify<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     match checksum_valid(&run.packet, run.machine) {
-        Some(true) => run.machine.stage = stage::CONNECT,
+        Some(true) => run.machine.stage = verified(run.machine),
         Some(false) => invalid(run),
         None => run.machine.stage = stage::SUM,
     }
+}
+
+/// What comes after the checksum.
+#[inline(always)]
+fn verified(machine: &Machine) -> u32 {
+    if machine.track.kind == Kind::Error { stage::READ_QUOTE } else { stage::CONNECT }
 }
 
 /// Stage [`stage::SUM`]: sums a packet that the hook does not hold in one piece, bit by bit.
@@ -46,7 +52,7 @@ pub fn sum<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     datapath.repeat(MAX_PIECES, sum_piece::<P, D>, core::ptr::from_mut(run).cast());
     let track = &run.machine.track;
     if checksum::fold(track.pseudo + track.summed) == 0xffff {
-        run.machine.stage = stage::CONNECT;
+        run.machine.stage = verified(run.machine);
     } else {
         invalid(run);
     }
@@ -95,6 +101,11 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
         }
         ip_proto::UDP => Kind::Udp,
         ip_proto::SCTP => Kind::Other(protocol),
+        ip_proto::ICMP | ip_proto::ICMPV6
+            if ipv4 == (protocol == ip_proto::ICMP) && related::quotes(ipv4, ports.src as u8) =>
+        {
+            return Some(Kind::Error);
+        }
         ip_proto::ICMP if ipv4 => {
             let (kind, inverse) = (ports.src as u8, icmp::invert(ports.src as u8)?);
             echo_ports(identifier(&run.packet, machine)?, inverse, &mut ports, &mut answer);

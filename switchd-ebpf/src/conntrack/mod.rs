@@ -5,6 +5,7 @@
 //! moves it along, [`start`] and [`commit`] make one. `Run::tracked` is the end of it.
 
 mod examine;
+mod related;
 mod table;
 mod translate;
 
@@ -25,6 +26,7 @@ use crate::pipeline::{Machine, Run, stage};
 use crate::tables::Tables;
 
 pub use examine::{examine, sum, verify};
+pub use related::{Quote, quote, read_quote, relate};
 pub use table::{End, remove};
 pub use translate::{Translation, apply};
 
@@ -116,6 +118,8 @@ pub struct Scratch {
     pub fresh: Connection,
     /// Where the packet's addresses and ports are to be changed to.
     pub translation: Translation,
+    /// Where things are in the packet that an error quotes.
+    pub quote: Quote,
     /// The search for a translation of a new connection.
     pub search: Search,
     /// Whether it has come to an end.
@@ -169,6 +173,8 @@ pub enum Kind {
     Icmpv6(u8),
     /// Any other protocol, by its number.
     Other(u8),
+    /// An ICMP or ICMPv6 error: the tuple is that of the packets that it goes along with.
+    Error,
 }
 
 /// Takes all ct fields out of a key.
@@ -240,7 +246,12 @@ fn give_up<P, D: Tables>(run: &mut Run<'_, P, D>, reason: u32) {
 #[inline(always)]
 pub fn resume<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     let last = &run.machine.last;
-    let (number, life) = (last.number, last.life);
+    let (number, life, state) = (last.number, last.life, last.state);
+    let translated = state & (ct_state::SNAT | ct_state::DNAT) != 0;
+    if run.machine.track.kind == Kind::Error && !translated {
+        run.machine.stage = stage::RELATE;
+        return;
+    }
     // A connection that is not there yet may be by now; one that is gone may have to be made again.
     run.machine.stage = stage::CONNECT;
     if number == Last::NO_RECORD {
@@ -257,8 +268,7 @@ pub fn resume<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
         remove(run.datapath, pointer, number, life::updated(word), machine.now, End::Removed);
         return;
     }
-    let state = machine.last.state;
-    if state & (ct_state::SNAT | ct_state::DNAT) == 0 {
+    if !translated {
         translate::plan(machine, record, direction);
     }
     machine.track.outcome.ct_state = state;
@@ -388,6 +398,8 @@ fn facts(kind: Kind, segment: &tcp::Segment) -> Facts<'_> {
         Kind::Icmp(kind) => Facts::Icmp(kind),
         Kind::Icmpv6(kind) => Facts::Icmpv6(kind),
         Kind::Other(protocol) => Facts::Other(protocol),
+        // Errors are no part of a connection, and do not get here.
+        Kind::Error => Facts::Other(0),
     }
 }
 

@@ -26,6 +26,10 @@ pub struct Translation {
     pub ports: u32,
     /// Which of the two change: bits of ct_state. 0: nothing does.
     pub bits: u32,
+    /// Not 0: the source address stays as it is.
+    pub keeps_source: u32,
+    /// Not 0: the packet has no ports, or they stay as they are.
+    pub keeps_ports: u32,
 }
 
 /// Notes what becomes of the packet, if the action translates and the connection is translated: it gets the addresses
@@ -45,6 +49,8 @@ pub(super) fn plan(machine: &mut Machine, record: &Record, direction: Direction)
     let dnat = if status & destination != 0 { ct_state::DNAT } else { 0 };
     let other = &record.tuples[core::hint::black_box(direction as usize ^ 1) & 1];
     translation.bits = u32::from(snat | dnat);
+    translation.keeps_source = 0;
+    translation.keeps_ports = 0;
     translation.src = other.dst;
     translation.dst = other.src;
     translation.ports = match other.ports.protocol {
@@ -59,15 +65,20 @@ pub(super) fn plan(machine: &mut Machine, record: &Record, direction: Direction)
 #[inline(always)]
 pub fn apply(translation: &Translation, key: &mut Key) {
     let words = &mut key.words;
+    let keeps_source = translation.keeps_source != 0;
     if words[0] >> 16 & 0xffff == u64::from(eth_type::IPV4) {
-        words[3] = translation.src[1] << 32 | translation.dst[1] & 0xffff_ffff;
+        let src = if keeps_source { words[3] & !0xffff_ffff } else { translation.src[1] << 32 };
+        words[3] = src | translation.dst[1] & 0xffff_ffff;
     } else {
-        words[5] = translation.src[0];
-        words[6] = translation.src[1];
+        if !keeps_source {
+            words[5] = translation.src[0];
+            words[6] = translation.src[1];
+        }
         words[7] = translation.dst[0];
         words[8] = translation.dst[1];
     }
     match (words[0] >> 32) as u8 {
+        _ if translation.keeps_ports != 0 => {}
         ip_proto::ICMP | ip_proto::ICMPV6 => {
             words[SHIFTS] = (words[SHIFTS] + u64::from(translation.ports)) & 0xffff;
         }

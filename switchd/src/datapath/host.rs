@@ -156,8 +156,9 @@ impl Memory {
         machine.start(u32::from(arrival.bridge.0), len, nanoseconds(arrival.now), version);
         let mut run = Run { packet, datapath: self, machine: &mut machine };
         run.run();
+        let packet = run.packet;
         machine.before_headers_change();
-        let outputs = self.deliver(arrival, &machine, frame);
+        let outputs = self.deliver(arrival, &machine, &packet);
         let drops = self
             .drops()
             .into_iter()
@@ -183,13 +184,13 @@ impl Memory {
     }
 
     /// The frames that a run comes to.
-    fn deliver(&self, arrival: &Arrival, machine: &Machine, frame: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    fn deliver(&self, arrival: &Arrival, machine: &Machine, packet: &Frame) -> Vec<(u16, Vec<u8>)> {
         let effects = &machine.effects;
         let ports = self.ports.get(&arrival.bridge).map_or(&[][..], Vec::as_slice);
         let mut delivered = Vec::new();
         for output in effects.outputs.iter().take(effects.n_outputs as usize) {
             let Some(headers) = effects.copies.get(usize::from(output.copy)) else { continue };
-            let mut copy = Frame::from(frame.to_vec());
+            let mut copy = packet.clone();
             if !rewrite(self, &mut copy, &machine.layout, &machine.wire, headers) {
                 self.dropped(DropReason::Rewrite);
                 break;

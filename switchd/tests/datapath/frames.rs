@@ -63,6 +63,49 @@ pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
     Some(frame)
 }
 
+/// Who reports an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reporter {
+    /// A router on the way, whose address ends in 99.
+    Router,
+    /// The packet's destination.
+    Destination,
+}
+
+/// What the sender of an IP packet that goes no further is told: an error that quotes the packet's first `quoted`
+/// bytes.
+pub fn time_exceeded(frame: &[u8], reporter: Reporter, quoted: usize) -> Vec<u8> {
+    let is_router = reporter == Reporter::Router;
+    let quote = &frame[14..frame.len().min(14 + quoted)];
+    let mut frame = frame[..14].to_vec();
+    (0..6).for_each(|i| frame.swap(i, 6 + i));
+    let (kind, protocol) = if quote[0] >> 4 == 4 { (11, 1) } else { (3, 58) };
+    let mut message = [&[kind, 0, 0, 0, 0, 0, 0, 0], quote].concat();
+    let mut header;
+    if protocol == 1 {
+        header = vec![0x45, 0];
+        header.extend((20 + message.len() as u16).to_be_bytes());
+        header.extend([0, 7, 0, 0, 64, protocol, 0, 0]);
+        header.extend(if is_router { &[10, 0, 0, 99] } else { &quote[16..20] });
+        header.extend(&quote[12..16]);
+        let sum = checksum(&header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        let sum = checksum(&message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        header = vec![0x60, 0, 0, 0];
+        header.extend((message.len() as u16).to_be_bytes());
+        header.extend([protocol, 64]);
+        let router = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 99];
+        header.extend(if is_router { &router } else { &quote[24..40] });
+        header.extend(&quote[8..24]);
+        let length = (message.len() as u32).to_be_bytes();
+        let sum = checksum(&[&header[8..40], &length, &[0, 0, 0, protocol], &message].concat());
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    [frame, header, message].concat()
+}
+
 /// Inserts a VLAN tag.
 pub fn tagged(frame: &[u8], tci: u16) -> Vec<u8> {
     [&frame[..12], &[0x81, 0x00], &tci.to_be_bytes(), &frame[12..]].concat()
@@ -238,5 +281,18 @@ pub fn corpus() -> Vec<Vec<u8>> {
     none[segment + 6..segment + 8].fill(0);
     frames.push(none);
     frames.push([&long[..], &[0xaa; 9]].concat());
+    // Errors about what is there, about what is not, and cut.
+    for ip in [Ip::V4, Ip::V6] {
+        let sent = [
+            tcp(ip, 0, 2, ACK, 5, 5, b"picked up"),
+            udp(ip, 0, 2, b""),
+            echo(ip, 0, 77),
+            udp(ip, 0, 99, b""),
+        ];
+        frames
+            .extend(sent.iter().flat_map(|frame| {
+                [28, 48, 100].map(|quoted| time_exceeded(frame, Reporter::Router, quoted))
+            }));
+    }
     frames
 }

@@ -13,7 +13,7 @@ use switchd_ebpf::key::Key;
 use switchd_ebpf::layout::Record;
 use switchd_ebpf::parse::{Layout, parse};
 
-use crate::frames::{self, Ip, flags};
+use crate::frames::{self, Ip, Reporter, flags};
 use crate::switch::{BRIDGE, Switch, action, tc_action};
 
 /// The kernel's datapath and the host's, with the same flows.
@@ -276,6 +276,11 @@ fn damaged_frames_come_to_the_same_on_the_host() {
     }
 }
 
+/// A frame with all ones for zeros: so a checksum of zero is the same both ways of writing it.
+fn zeros(frame: &[u8]) -> Vec<u8> {
+    frame.iter().map(|&byte| if byte == 0xff { 0 } else { byte }).collect()
+}
+
 /// What went out under other addresses comes back to its sender, by both hooks.
 #[test]
 fn answers_to_translated_frames_find_their_way_back() {
@@ -291,13 +296,19 @@ fn answers_to_translated_frames_find_their_way_back() {
             let [(1, back)] = outputs.as_slice() else {
                 panic!("{out:02x?} was not answered by {answer:02x?}")
             };
-            // A checksum of all ones is one of zero.
-            let zeros = |frame: &[u8]| -> Vec<u8> {
-                frame.iter().map(|&byte| if byte == 0xff { 0 } else { byte }).collect()
-            };
             let expected = frames::answer(&frame).unwrap_or_default();
             assert_eq!(zeros(back), zeros(&expected), "the answer {answer:02x?}");
             answered += 1;
+            // An error about it, too, and what it quotes is again what was sent.
+            for quoted in [48, 1500] {
+                let error = frames::time_exceeded(out, Reporter::Router, quoted);
+                let (ran, outputs) = twins.compare(2, &error, run);
+                let [(1, back)] = outputs.as_slice() else { panic!("{error:02x?} is not passed on") };
+                assert_eq!(&ran.frame, back, "what became of {error:02x?}");
+                // As in Linux, nobody but the translated destination shows behind its translation.
+                let expected = frames::time_exceeded(&frame, Reporter::Destination, quoted);
+                assert_eq!(zeros(back), zeros(&expected), "the error {error:02x?}");
+            }
         }
         assert!(answered >= 8, "{answered} frames were answered");
     }
