@@ -636,7 +636,8 @@ pub fn commit<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
         datapath.release(number);
         return;
     }
-    if !claim(datapath, &machine.tuples[0], reference(number, word, 0)) {
+    // What is its own reply has the one tuple, and as in Linux all that follows counts as replies.
+    if !is_own_reply(&machine.tuples) && !claim(datapath, &machine.tuples[0], reference(number, word, 0)) {
         forget(datapath, &machine.tuples[1], reference(number, word, 1));
         datapath.release(number);
         return;
@@ -645,6 +646,16 @@ pub fn commit<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     // SAFETY: the word is valid, and everyone accesses it atomically.
     unsafe { atomic::publish(&raw mut record.life, word | life::ALIVE) };
     machine.stage = stage::TRACKED;
+}
+
+/// Whether both directions have the same tuple: a host sends to its own address, from and to one port.
+#[inline(always)]
+fn is_own_reply([there, back]: &[Tuple6; 2]) -> bool {
+    // Field by field: a comparison of whole tuples would become a call of `memcmp`, which BPF does not have.
+    there.src[0] == back.src[0]
+        && there.src[1] == back.src[1]
+        && there.ports.src == back.ports.src
+        && there.ports.dst == back.ports.dst
 }
 
 /// Makes a tuple lead to a record: adds it, or takes over one that leads nowhere any more.

@@ -291,6 +291,30 @@ fn an_expired_connection_is_not_there_and_can_be_opened_again() {
     host.check();
 }
 
+/// As in Linux, whose search finds the tuple of the reply first.
+#[test]
+fn what_a_host_sends_to_itself_is_answered_by_the_second_packet() {
+    let mut host = Host::new(2);
+    let frame = frames::to_itself();
+    for packets in [[1, 0], [1, 1], [1, 2]] {
+        assert!(host.passes(1, &frame));
+        let [record] = host.tables.store().live_connections(host.now)[..] else {
+            panic!("not one connection")
+        };
+        assert_eq!(record.tuples[0], record.tuples[1]);
+        assert_eq!(record.packets, packets);
+    }
+    assert_eq!(host.tables.store().connections().tuples(), 1);
+
+    // It ends as any other, and can begin again.
+    host.now += Duration::from_secs(1000);
+    assert!(host.passes(1, &frame));
+    let [again] = host.tables.store().live_connections(host.now)[..] else { panic!("not one connection") };
+    assert_eq!(again.packets, [1, 0]);
+    assert_eq!(host.tables.store().connections().tuples(), 1);
+    assert_eq!(host.tables.store().connections().free(), 1);
+}
+
 #[test]
 fn an_expired_connection_makes_room_for_another() {
     let mut host = Host::new(1);
