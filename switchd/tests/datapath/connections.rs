@@ -146,10 +146,9 @@ fn race(directions: [usize; 2]) {
         assert_eq!(after.packets[direction] - before.packets[direction], passed[direction]);
         assert_eq!(after.bytes[direction] - before.bytes[direction], bytes);
     }
-    // What waited for the connection too long was dropped, and said so. It has to be the exception.
-    let refused = 2 * u64::from(PACKETS) - passed[0] - passed[1];
-    assert_eq!(switch.drops(DropReason::ConntrackBusy), refused);
-    assert!(refused < u64::from(PACKETS) / 10, "{refused} packets refused");
+    // All of them waited for long enough.
+    assert_eq!(switch.drops(DropReason::ConntrackBusy), 0);
+    assert_eq!(passed[0] + passed[1], 2 * u64::from(PACKETS));
     // Still established: the state was advanced by one packet after the other.
     assert_eq!(after.connection.status, before.connection.status);
     assert!(switch.passes(1, &frames::tcp(Ip::V4, 0, 1, FIN | ACK, 106, 501, b"")));
