@@ -258,7 +258,7 @@ pub fn resume<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
         return;
     }
     let Some(pointer) = run.datapath.record(number) else { return };
-    let Some(word) = table::lock(pointer, life) else { return };
+    let Some(word) = table::lock(run.datapath, pointer, life) else { return };
     let machine = &mut *run.machine;
     // SAFETY: the lock is held: nobody else writes to the record, and the daemon only reads it.
     let record = unsafe { &mut *pointer.as_ptr() };
@@ -308,7 +308,7 @@ pub fn connect<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
 /// Moves a connection along with the packet. False: it is gone, or was removed on purpose.
 #[inline(always)]
 fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &Found) -> bool {
-    let Some(word) = table::lock(found.record, found.life) else { return false };
+    let Some(word) = table::lock(run.datapath, found.record, found.life) else { return false };
     let machine = &mut *run.machine;
     // SAFETY: the lock is held: nobody else writes to the record, and the daemon only reads it.
     let record = unsafe { &mut *found.record.as_ptr() };
@@ -543,13 +543,16 @@ pub fn claim<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
             give_up(run, DropReason::NatExhausted as u32);
             return;
         }
-    } else if !claim_reply(datapath, record, table::reference(number, word, 1)) {
+    } else if !table::claim(datapath, &record.tuples[1], table::reference(number, word, 1)) {
         machine.track.failure = DropReason::ConntrackClash as u32;
         table::give_back(datapath, machine.track.zone, number);
         return;
     }
     let machine = &mut *run.machine;
-    if !table::claim(datapath, &record.tuples[0], table::reference(number, word, 0)) {
+    // What is its own reply has the one tuple, and as in Linux all that follows counts as replies.
+    if !is_own_reply(&record.tuples)
+        && !table::claim(datapath, &record.tuples[0], table::reference(number, word, 0))
+    {
         table::forget(datapath, &record.tuples[1], table::reference(number, word, 1));
         table::give_back(datapath, machine.track.zone, number);
         return;
@@ -568,16 +571,14 @@ pub fn claim<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     machine.stage = stage::TRACKED;
 }
 
-/// Claims a record's reply tuple. A connection from a host to itself may have but one tuple, the original one.
+/// Whether both directions have the same tuple: a host sends to its own address, from and to one port.
 #[inline(always)]
-fn claim_reply<D: Connections>(datapath: &D, record: &Record, to: TupleRef) -> bool {
-    same(&record.tuples[0], &record.tuples[1]) || table::claim(datapath, &record.tuples[1], to)
-}
-
-/// Whether two tuples are equal. Word by word: a comparison of memory would go byte by byte on BPF.
-#[inline(always)]
-fn same(a: &Tuple6, b: &Tuple6) -> bool {
-    (a.src[0] ^ b.src[0]) | (a.src[1] ^ b.src[1]) | (a.dst[0] ^ b.dst[0]) | (a.dst[1] ^ b.dst[1]) == 0
-        && a.ports.src == b.ports.src
-        && a.ports.dst == b.ports.dst
+fn is_own_reply([there, back]: &[Tuple6; 2]) -> bool {
+    // Field by field: a comparison of whole tuples would become a call of `memcmp`, which BPF does not have.
+    there.src[0] == back.src[0]
+        && there.src[1] == back.src[1]
+        && there.dst[0] == back.dst[0]
+        && there.dst[1] == back.dst[1]
+        && there.ports.src == back.ports.src
+        && there.ports.dst == back.ports.dst
 }

@@ -6,7 +6,7 @@ use core::ffi::c_void;
 use conntrack_core::nat::{MAX_ATTEMPTS, Original, flags};
 use conntrack_core::{Direction, ct_state, status};
 
-use super::{Connections, claim_reply, table};
+use super::{Connections, table};
 use crate::key::{Key, SHIFTS};
 use crate::layout::{Record, life, op};
 use crate::packet::Packet;
@@ -170,7 +170,7 @@ extern "C" fn try_candidate<P: Packet, D: Tables + Connections>(_index: u64, run
         reply.ports.src = search.dst_port;
     }
     let word = record.life & !(life::ALIVE | life::LOCKED);
-    if claim_reply(run.datapath, record, table::reference(track.number, word, 1)) {
+    if table::claim(run.datapath, &record.tuples[1], table::reference(track.number, word, 1)) {
         track.chosen = 1;
     }
     i64::from(track.chosen != 0)

@@ -280,6 +280,10 @@ impl Store for Memory {
         TableStats { lookups: counter.lookups, matched: counter.matched }
     }
 
+    fn reset_table(&mut self, bridge: BridgeId, table: u8) {
+        self.tables[index(u32::from(bridge.0), u32::from(table))].set(TableCounter::default());
+    }
+
     fn max_rules(&self) -> u32 {
         self.rules.len() as u32
     }

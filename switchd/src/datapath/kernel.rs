@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
 use switchd_ebpf::layout::{Config, Entry, Node, Op, Probe, RuleCounter, TABLES, TableCounter};
 
 use super::shared::Shared;
@@ -38,6 +38,11 @@ impl KernelStore {
     }
 }
 
+/// The place of a table among those of all bridges.
+fn table_index(bridge: BridgeId, table: u8) -> u32 {
+    u32::from(bridge.0) * TABLES + u32::from(table)
+}
+
 /// The kernel's error behind one of aya's.
 fn kernel_error(error: MapError) -> io::Error {
     match error {
@@ -52,7 +57,7 @@ fn head<const N: usize>(probe: &Probe) -> [u64; N] {
 
 impl Store for KernelStore {
     fn set_head(&mut self, bridge: BridgeId, table: u8, node: u32) {
-        if let Some(head) = self.heads.at(u32::from(bridge.0) * TABLES + u32::from(table)) {
+        if let Some(head) = self.heads.at(table_index(bridge, table)) {
             // SAFETY: within the mapping; both sides access the word whole.
             unsafe { AtomicU32::from_ptr(head.as_ptr()) }.store(node, Ordering::Release);
         }
@@ -160,12 +165,23 @@ impl Store for KernelStore {
     }
 
     fn table_stats(&self, bridge: BridgeId, table: u8) -> TableStats {
-        let index = u32::from(bridge.0) * TABLES + u32::from(table);
-        let Ok(counters) = self.table_counters.get(&index, 0) else { return TableStats::default() };
+        let Ok(counters) = self.table_counters.get(&table_index(bridge, table), 0) else {
+            return TableStats::default();
+        };
         counters.iter().fold(TableStats::default(), |sum, counter| TableStats {
             lookups: sum.lookups + counter.lookups,
             matched: sum.matched + counter.matched,
         })
+    }
+
+    fn reset_table(&mut self, bridge: BridgeId, table: u8) {
+        let zero = PerCpuValues::try_from(vec![TableCounter::default(); self.cpus as usize]);
+        let reset = zero
+            .map_err(MapError::IoError)
+            .and_then(|zero| self.table_counters.set(table_index(bridge, table), zero, 0));
+        if let Err(error) = reset {
+            tracing::warn!(%error, "a table's counters go on from where another bridge left them");
+        }
     }
 
     fn max_rules(&self) -> u32 {

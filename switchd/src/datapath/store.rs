@@ -48,6 +48,9 @@ pub trait Store {
     /// A table's counters, over all CPUs.
     fn table_stats(&self, bridge: BridgeId, table: u8) -> TableStats;
 
+    /// Sets a table's counters to zero.
+    fn reset_table(&mut self, bridge: BridgeId, table: u8);
+
     /// Rules that there are counters for.
     fn max_rules(&self) -> u32;
 

@@ -495,6 +495,12 @@ impl<S: Store> Rules for FlowTables<S> {
         self.store.table_stats(bridge, table)
     }
 
+    fn reset_table_stats(&mut self, bridge: BridgeId) {
+        for table in 0..=u8::MAX {
+            self.store.reset_table(bridge, table);
+        }
+    }
+
     fn capacity(&self) -> u32 {
         self.store.max_rules()
     }

@@ -188,6 +188,19 @@ pub fn udp(ip: Ip, from: usize, connection: u16, payload: &[u8]) -> Vec<u8> {
     wrap(ip, from, 17, &seal(ip, from, 17, 6, datagram))
 }
 
+/// A UDP datagram from a port of host 0 to that same port.
+pub fn to_itself() -> Vec<u8> {
+    let mut frame = udp(Ip::V4, 0, 8, b"mine");
+    // Addresses, ports, the header's checksum; UDP's is left out.
+    frame.copy_within(26..30, 30);
+    frame.copy_within(34..36, 36);
+    frame[24..26].fill(0);
+    let sum = checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame[40..42].fill(0);
+    frame
+}
+
 /// An echo request (from host 0) or its answer.
 pub fn echo(ip: Ip, from: usize, id: u16) -> Vec<u8> {
     let (kind, protocol) = match ip {
@@ -273,6 +286,11 @@ pub fn corpus() -> Vec<Vec<u8>> {
     frames.push(ipv6(0, 0, &[&[6, 0, 1, 4, 0, 0, 0, 0], &six[54..]].concat()));
     frames.push(ipv6(0, 44, &[&[6, 0, 0, 1, 0, 0, 0, 9], &six[54..]].concat()));
     frames.push(ipv6(0, 44, &[&[6, 0, 1, 0, 0, 0, 0, 9], &six[54..]].concat()));
+    // What is its own reply: with ports, and without.
+    frames.push(to_itself());
+    let mut tunnel = wrap(Ip::V6, 0, 47, &[0; 24]);
+    tunnel.copy_within(22..38, 38);
+    frames.push(tunnel);
     // A wrong checksum, one left out, and bytes behind the packet.
     let mut wrong = tcp(Ip::V4, 0, 5, SYN, 1, 0, b"");
     wrong[segment + 16] ^= 1;
