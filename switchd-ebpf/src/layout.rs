@@ -399,6 +399,57 @@ pub struct Ports {
     pub family: u8,
 }
 
+/// Words of a datagram's bits, one for each unit of eight octets. A power of two.
+pub const DATAGRAM_WORDS: u32 = 128;
+
+/// Datagrams whose fragments are known at once.
+pub const MAX_DATAGRAMS: u32 = 4096;
+
+/// A datagram that comes in fragments. All but `expires` is accessed by atomic operations: fragments of one datagram
+/// may come on two CPUs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram {
+    /// When it is forgotten: nanoseconds of the coarse monotonic clock.
+    pub expires: u64,
+    /// What its first fragment was told: the ports of its tuple (source in the high 16 bits, then destination), the
+    /// bits of [`datagram`], the protocol from bit 16, and the ct_state from bit 0.
+    pub result: u64,
+    /// Its length in octets, once its last fragment has come; 0 until then.
+    pub end: u64,
+    /// Units that have come.
+    pub received: u64,
+    /// TCP: the sequence number of its first octet, if the header's octets counted.
+    pub base: u64,
+    /// Zero.
+    pub pad: u64,
+    /// The units that have come: unit `n` is bit `n % 64` of word `n / 64`.
+    pub seen: [u64; DATAGRAM_WORDS as usize],
+}
+
+impl Datagram {
+    /// One of which nothing has come.
+    pub const EMPTY: Self = Self {
+        expires: 0,
+        result: 0,
+        end: 0,
+        received: 0,
+        base: 0,
+        pad: 0,
+        seen: [0; DATAGRAM_WORDS as usize],
+    };
+}
+
+/// Bits of [`Datagram::result`].
+pub mod datagram {
+    /// The first fragment has come, and the rest of the word is valid.
+    pub const READY: u64 = 1 << 31;
+    /// Fragments overlap, or do not fit.
+    pub const BAD: u64 = 1 << 30;
+    /// All have come.
+    pub const WHOLE: u64 = 1 << 29;
+}
+
 /// What a tuple leads to: a record's number in the low half; in the high half the record's generation (see
 /// [`life`]) shifted left by one, with the direction in bit 0. One aligned word in all, so that it is compared and
 /// exchanged whole; all ones is a tuple about to be removed.

@@ -83,6 +83,14 @@ pub mod stage {
     pub const QUOTE: u32 = 12;
     /// The packet that an ICMP error quotes; before `RELATE`.
     pub const READ_QUOTE: u32 = 13;
+    /// Where a fragment belongs; from `EXAMINE`.
+    pub const FRAGMENT: u32 = 14;
+    /// Whether it fits the others of its datagram. A first fragment goes on in `EXAMINE`, later ones in `FOLLOW`.
+    pub const ASSEMBLE: u32 = 15;
+    /// The connection of a later fragment; in the place of `CONNECT`.
+    pub const FOLLOW: u32 = 16;
+    /// What a first fragment was told, for the others; from `TRACKED` and back.
+    pub const CONCLUDE: u32 = 17;
 }
 
 /// The header words of a key.
@@ -578,6 +586,10 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
     #[inline(always)]
     fn tracked(&mut self) {
         let machine = &mut *self.machine;
+        if machine.track.fragment.leads != 0 {
+            machine.stage = stage::CONCLUDE;
+            return;
+        }
         machine.stage = stage::ACT;
         machine.write = ConnectionWrite::default();
         let goes_on = machine.track.flags & op::CT_TABLE != 0;
@@ -664,6 +676,10 @@ extern "C" fn step<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_
         stage::READ_QUOTE => conntrack::read_quote(run),
         stage::RELATE => conntrack::relate(run),
         stage::QUOTE => conntrack::quote(run),
+        stage::FRAGMENT => conntrack::fragment(run),
+        stage::ASSEMBLE => conntrack::assemble(run),
+        stage::FOLLOW => conntrack::follow(run),
+        stage::CONCLUDE => conntrack::conclude(run),
         _ => run.usual_stages(),
     }
     i64::from(run.machine.done != 0)

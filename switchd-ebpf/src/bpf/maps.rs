@@ -16,9 +16,9 @@ use switchd_ebpf::atomic;
 use switchd_ebpf::conntrack::Connections;
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::layout::{
-    self, Config, DEFERRED as DEFERRED_SLOTS, Deferred, EVENTS_SIZE, Entry, Event, MAX_BRIDGES, MAX_POLICIES,
-    MAX_PORTS, MacKey, MacSeen, Node, Op, Port, PortCounter, PortList, Probe, REAP_BATCH, Reap, Record,
-    RuleCounter, TABLES, TableCounter, Tuple4, Tuple6, TupleRef, Zone,
+    self, Config, DEFERRED as DEFERRED_SLOTS, Datagram, Deferred, EVENTS_SIZE, Entry, Event, MAX_BRIDGES,
+    MAX_DATAGRAMS, MAX_POLICIES, MAX_PORTS, MacKey, MacSeen, Node, Op, Port, PortCounter, PortList, Probe,
+    REAP_BATCH, Reap, Record, RuleCounter, TABLES, TableCounter, Tuple4, Tuple6, TupleRef, Zone,
 };
 use switchd_ebpf::pipeline::{Body, Machine};
 use switchd_ebpf::tables::Tables;
@@ -83,6 +83,10 @@ pub static TUPLES6: HashMap<Tuple6, TupleRef> = HashMap::with_max_entries(1, NO_
 pub static RECORDS: Array<Record> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 pub static FREE_RECORDS: Queue<u32> = Queue::with_max_entries(1, 0);
+#[map]
+pub static DATAGRAMS: LruHashMap<Tuple6, Datagram> = LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
+#[map]
+pub static NEW_DATAGRAM: PerCpuArray<Datagram> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static REAP: Array<Reap> = Array::with_max_entries(REAP_BATCH, MMAPABLE);
 
@@ -291,6 +295,29 @@ impl Connections for Maps {
     #[inline(always)]
     fn zone(&self, zone: u16) -> Option<NonNull<Zone>> {
         ZONES.get_ptr_mut(u32::from(zone)).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn datagram(&self, key: &Tuple6) -> Option<NonNull<Datagram>> {
+        DATAGRAMS.get_ptr_mut(key).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn insert_datagram(&self, key: &Tuple6, expires: u64) {
+        const NOEXIST: u64 = 1;
+        let Some(empty) = NEW_DATAGRAM.get_ptr_mut(0) else { return };
+        // SAFETY: the element is this CPU's alone, and nothing but this word of it is ever written. A packet that
+        // interrupts another one at this place writes the same time.
+        let empty = unsafe {
+            (&raw mut (*empty).expires).write_volatile(expires);
+            &*empty
+        };
+        let _ = DATAGRAMS.insert(key, empty, NOEXIST);
+    }
+
+    #[inline(always)]
+    fn remove_datagram(&self, key: &Tuple6) {
+        let _ = DATAGRAMS.remove(key);
     }
 
     #[inline(always)]

@@ -19,10 +19,16 @@ const MAX_PIECES: u32 = 1024;
 /// Stage [`stage::EXAMINE`]: reads from the packet what the rules need.
 #[inline(always)]
 pub fn examine<P: Packet, D: Connections>(run: &mut Run<'_, P, D>) {
+    let leads = run.machine.track.fragment.leads != 0;
+    if run.machine.layout.fragment != 0 && !leads {
+        run.machine.stage = stage::FRAGMENT;
+        return;
+    }
     match tuples(run) {
         Some(kind) => {
             run.machine.track.kind = kind;
-            run.machine.stage = stage::VERIFY;
+            // The checksum is over the whole datagram.
+            run.machine.stage = if leads { verified(run.machine) } else { stage::VERIFY };
         }
         None => invalid(run),
     }
@@ -82,8 +88,7 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
     let words = &machine.key.words;
     let protocol = (words[0] >> 32) as u8;
     let ipv4 = words[0] >> 16 & 0xffff == u64::from(eth_type::IPV4);
-    // A fragment does not say by itself which connection it belongs to.
-    if machine.layout.l4 == 0 || words[0] >> 48 & 0xff != 0 {
+    if machine.layout.l4 == 0 {
         return None;
     }
     let mut ports = Ports {

@@ -5,6 +5,7 @@
 //! moves it along, [`start`] and [`commit`] make one. `Run::tracked` is the end of it.
 
 mod examine;
+mod fragments;
 mod related;
 mod table;
 mod translate;
@@ -19,13 +20,14 @@ use conntrack_core::{
 use crate::atomic;
 use crate::drop_reason::DropReason;
 use crate::key::{Key, WORDS};
-use crate::layout::{Config, Op, Record, Tuple6, TupleRef, Zone, event, helper, life, op};
+use crate::layout::{Config, Datagram, Op, Record, Tuple6, TupleRef, Zone, event, helper, life, op};
 use crate::packet::{Buffer, Packet};
 use crate::parse::{eth_type, ip_proto};
 use crate::pipeline::{Machine, Run, stage};
 use crate::tables::Tables;
 
 pub use examine::{examine, sum, verify};
+pub use fragments::{Fragment, assemble, conclude, follow, fragment};
 pub use related::{Quote, quote, read_quote, relate};
 pub use table::{End, remove};
 pub use translate::{Translation, apply};
@@ -62,6 +64,15 @@ pub trait Connections {
 
     /// A zone.
     fn zone(&self, zone: u16) -> Option<NonNull<Zone>>;
+
+    /// The datagram that a fragment belongs to.
+    fn datagram(&self, key: &Tuple6) -> Option<NonNull<Datagram>>;
+
+    /// Adds an empty datagram, unless there is one.
+    fn insert_datagram(&self, key: &Tuple6, expires: u64);
+
+    /// Forgets a datagram.
+    fn remove_datagram(&self, key: &Tuple6);
 
     /// How long connections of a policy live.
     fn timeouts(&self, policy: u16) -> &Timeouts;
@@ -120,6 +131,8 @@ pub struct Scratch {
     pub translation: Translation,
     /// Where things are in the packet that an error quotes.
     pub quote: Quote,
+    /// A fragment's place in its datagram.
+    pub fragment: Fragment,
     /// The search for a translation of a new connection.
     pub search: Search,
     /// Whether it has come to an end.
@@ -175,6 +188,8 @@ pub enum Kind {
     Other(u8),
     /// An ICMP or ICMPv6 error: the tuple is that of the packets that it goes along with.
     Error,
+    /// A later fragment: the tuple is that of its datagram.
+    Fragment,
 }
 
 /// Takes all ct fields out of a key.
@@ -205,6 +220,7 @@ pub fn begin(machine: &mut Machine, op: &Op) {
     machine.track.attempts = 0;
     machine.track.failure = DropReason::ConntrackBusy as u32;
     machine.track.translation.bits = 0;
+    machine.track.fragment.leads = 0;
     clear(&mut machine.key);
     let kind = (machine.key.words[0] >> 16) as u16;
     machine.stage = if kind != eth_type::IPV4 && kind != eth_type::IPV6 {
@@ -253,7 +269,7 @@ pub fn resume<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
         return;
     }
     // A connection that is not there yet may be by now; one that is gone may have to be made again.
-    run.machine.stage = stage::CONNECT;
+    run.machine.stage = if run.machine.track.kind == Kind::Fragment { stage::FOLLOW } else { stage::CONNECT };
     if number == Last::NO_RECORD {
         return;
     }
@@ -398,8 +414,8 @@ fn facts(kind: Kind, segment: &tcp::Segment) -> Facts<'_> {
         Kind::Icmp(kind) => Facts::Icmp(kind),
         Kind::Icmpv6(kind) => Facts::Icmpv6(kind),
         Kind::Other(protocol) => Facts::Other(protocol),
-        // Errors are no part of a connection, and do not get here.
-        Kind::Error => Facts::Other(0),
+        // These do not move a connection along, and do not get here.
+        Kind::Error | Kind::Fragment => Facts::Other(0),
     }
 }
 

@@ -106,6 +106,58 @@ pub fn time_exceeded(frame: &[u8], reporter: Reporter, quoted: usize) -> Vec<u8>
     [frame, header, message].concat()
 }
 
+/// Cuts an IP packet without options or extension headers into fragments that carry at most `size` bytes each.
+pub fn fragments(frame: &[u8], id: u16, size: usize) -> Vec<Vec<u8>> {
+    (0..)
+        .step_by(size)
+        .take_while(|start| *start < carried(frame))
+        .map(|start| fragment(frame, id, start, size))
+        .collect()
+}
+
+/// The packet that was cut into these fragments, which are in order.
+pub fn joined(pieces: &[Vec<u8>]) -> Vec<u8> {
+    let is_ipv4 = pieces[0][14] >> 4 == 4;
+    let (keeps, header) = if is_ipv4 { (34, 34) } else { (54, 62) };
+    let mut whole = pieces[0][..keeps].to_vec();
+    pieces.iter().for_each(|piece| whole.extend(&piece[header..]));
+    if is_ipv4 {
+        whole[20..22].fill(0);
+    } else {
+        whole[20] = pieces[0][54];
+    }
+    whole
+}
+
+/// How much an IP packet carries behind its header.
+pub fn carried(frame: &[u8]) -> usize {
+    frame.len() - if frame[14] >> 4 == 4 { 34 } else { 54 }
+}
+
+/// The fragment of a packet that begins at `start` and carries at most `size` bytes.
+pub fn fragment(frame: &[u8], id: u16, start: usize, size: usize) -> Vec<u8> {
+    let end = (start + size).min(carried(frame));
+    let more = u16::from(end < carried(frame));
+    let unit = (start / 8) as u16;
+    if frame[14] >> 4 == 4 {
+        let mut header = frame[14..34].to_vec();
+        header[2..4].copy_from_slice(&((20 + end - start) as u16).to_be_bytes());
+        header[4..6].copy_from_slice(&id.to_be_bytes());
+        header[6..8].copy_from_slice(&(more << 13 | unit).to_be_bytes());
+        header[10..12].fill(0);
+        let sum = checksum(&header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        [&frame[..14], &header, &frame[34 + start..34 + end]].concat()
+    } else {
+        let mut header = frame[14..54].to_vec();
+        header[4..6].copy_from_slice(&((8 + end - start) as u16).to_be_bytes());
+        let protocol = std::mem::replace(&mut header[6], 44);
+        let [o0, o1] = (unit << 3 | more).to_be_bytes();
+        let [i0, i1] = id.to_be_bytes();
+        [&frame[..14], &header, &[protocol, 0, o0, o1, 0, 0, i0, i1], &frame[54 + start..54 + end]].concat()
+    }
+}
+
 /// Inserts a VLAN tag.
 pub fn tagged(frame: &[u8], tci: u16) -> Vec<u8> {
     [&frame[..12], &[0x81, 0x00], &tci.to_be_bytes(), &frame[12..]].concat()

@@ -11,6 +11,7 @@
 
 mod classifier;
 mod connections;
+mod fragments;
 mod frames;
 mod kernel;
 mod normal;
