@@ -186,15 +186,11 @@ impl Compiler {
         Ok(())
     }
 
-    /// SCTP's checksum is a CRC over the whole packet: the datapath does not recompute it.
     fn check_writable(&self, code: u8, field: Field) -> Result<(), RuleError> {
-        match field {
-            Field::SctpSrc | Field::SctpDst => Err(unsupported("changing SCTP ports")),
-            _ if code == op::CT_SET && !matches!(field, Field::CtMark | Field::CtLabel) => {
-                Err(unsupported(&format!("exec on {}", field.info().name)))
-            }
-            _ => Ok(()),
+        if code == op::CT_SET && !matches!(field, Field::CtMark | Field::CtLabel) {
+            return Err(unsupported(&format!("exec on {}", field.info().name)));
         }
+        Ok(())
     }
 
     fn copy(&mut self, code: u8, src: Subfield, dst: Subfield) -> Result<(), RuleError> {
