@@ -14,9 +14,12 @@ use appctl::vsctl::{Command, Failure, Outcome};
 use ofctl::port::PortNo;
 use ofctl::wire::{Port, port_config, port_state};
 use switchd_ebpf::drop_reason::DropReason;
+use tokio::sync::watch;
 
 use crate::bridges::{Bridges, Change, PortInfo};
-use crate::datapath::{Connections, Counters, Datapath, FlowTables, KernelStore, LearnedMac, Ports, clock};
+use crate::datapath::{
+    Connections, Counters, Datapath, FlowTables, KernelStore, LearnedMac, Policies, Ports, Zones, clock,
+};
 use crate::hooks::PortStats;
 use crate::netdev::{LinkEvent, LinkModes, Netdevs};
 use crate::ofproto::Ofproto;
@@ -31,7 +34,13 @@ pub struct Switch {
     counters: Mutex<Counters>,
     servers: Mutex<HashMap<BridgeId, BridgeServer>>,
     connections: Connections,
+    zones: Zones,
+    policies: Policies,
+    sweep_interval: watch::Sender<Duration>,
 }
+
+/// How often expired connections are removed, unless told otherwise.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 struct Flows {
     tables: FlowTables<KernelStore>,
@@ -69,6 +78,9 @@ impl Switch {
             counters: Mutex::new(datapath.counters),
             servers: Mutex::default(),
             connections: datapath.connections,
+            zones: datapath.zones,
+            policies: datapath.policies,
+            sweep_interval: watch::Sender::new(SWEEP_INTERVAL),
         });
         switch.follow(&mut lock(&switch.bridges));
         Ok(switch)
@@ -133,13 +145,21 @@ impl Switch {
         lock(&self.counters).forget_macs(bridge, |_| true);
     }
 
-    /// What has to be done every few seconds: expired connections and MAC addresses go, and ports that do not
-    /// work are tried again.
-    pub fn housekeep(self: &Arc<Self>) {
+    /// Removes expired connections, which nobody finds any more.
+    pub fn sweep(&self) {
         let swept = self.connections.sweep();
         if swept > 0 {
             tracing::debug!(swept, "expired connections");
         }
+    }
+
+    /// How often [`sweep`](Self::sweep) is to be called; can be set.
+    pub fn sweep_interval(&self) -> &watch::Sender<Duration> {
+        &self.sweep_interval
+    }
+
+    /// What has to be done every few seconds: old MAC addresses go, and ports that do not work are tried again.
+    pub fn housekeep(self: &Arc<Self>) {
         lock(&self.counters).age_macs();
         lock(&self.flows).tables.collect();
         let mut bridges = lock(&self.bridges);
@@ -156,6 +176,16 @@ impl Switch {
     /// The connection table.
     pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// The zones of connection tracking, and how many connections there may be.
+    pub fn zones(&self) -> &Zones {
+        &self.zones
+    }
+
+    /// How long connections live.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// A bridge by its name.

@@ -6,6 +6,7 @@
 
 mod action;
 mod ct;
+mod ct_flush;
 mod error;
 mod items;
 mod matching;
@@ -22,6 +23,7 @@ use matching::MatchBuilder;
 use number::{number, u64_or_minus_one};
 
 pub use action::parse_actions;
+pub use ct_flush::{CtFlushError, CtTupleError, parse_ct_flush};
 pub use error::{ActionError, CtError, ParseError, SubfieldError, ValueError};
 pub use value::port as parse_port;
 

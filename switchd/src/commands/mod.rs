@@ -28,9 +28,14 @@ pub fn register(registry: &mut Registry, switch: &Arc<Switch>) {
     });
 }
 
-/// The error of dpctl commands, in OVS's words.
+/// The error of dpctl commands for wrong arguments, in OVS's words.
 fn invalid(what: &str) -> CommandError {
-    CommandError::new(format!("ovs-vswitchd: {what} (Invalid argument)"))
+    failed(what, "Invalid argument")
+}
+
+/// The error of dpctl commands, in OVS's words, with those of the C library for the reason.
+fn failed(what: &str, reason: &str) -> CommandError {
+    CommandError::new(format!("ovs-vswitchd: {what} ({reason})"))
 }
 
 /// Whether an argument names our datapath. There is one; it answers to the names of both of OVS's.

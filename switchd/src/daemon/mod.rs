@@ -53,7 +53,7 @@ pub enum ServeError {
     Runtime(#[from] io::Error),
 }
 
-/// How often expired connections and MAC addresses are removed. They are invisible before.
+/// How often old MAC addresses are removed, which are invisible before, and ports tried again that do not work.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 async fn keep_house(switch: Arc<Switch>) {
@@ -63,6 +63,19 @@ async fn keep_house(switch: Arc<Switch>) {
         let switch = Arc::clone(&switch);
         // Only a panic ends the task early, and it is reported already.
         let _ = tokio::task::spawn_blocking(move || switch.housekeep()).await;
+    }
+}
+
+/// Removes expired connections, as often as is wanted at the time.
+async fn sweep(switch: Arc<Switch>) {
+    let mut interval = switch.sweep_interval().subscribe();
+    loop {
+        let wait = *interval.borrow_and_update();
+        // Another interval counts at once, from its being set.
+        if tokio::time::timeout(wait, interval.changed()).await.is_err() {
+            let switch = Arc::clone(&switch);
+            let _ = tokio::task::spawn_blocking(move || switch.sweep()).await;
+        }
     }
 }
 
@@ -103,12 +116,14 @@ pub fn serve(options: &Options, serves: impl FnOnce()) -> Result<(), ServeError>
         let control = tokio::spawn(server.run(shutdown.clone()));
         let links = tokio::spawn(watch_links(Arc::clone(&switch), watch));
         let housekeeping = tokio::spawn(keep_house(Arc::clone(&switch)));
+        let sweeping = tokio::spawn(sweep(Arc::clone(&switch)));
         info!(rundir = %rundir.display(), version = env!("CARGO_PKG_VERSION"), "serving");
         serves();
 
         shutdown.requested().await;
         links.abort();
         housekeeping.abort();
+        sweeping.abort();
         switch.shutdown();
         // From here on another daemon may serve the run directory; the control socket has a name of its own.
         drop(pidfile);

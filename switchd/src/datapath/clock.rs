@@ -16,3 +16,16 @@ pub fn now() -> Duration {
 pub fn now_ns() -> u64 {
     now().as_nanos() as u64
 }
+
+/// The wall clock's time at which the clock of the timestamps stood at zero: nanoseconds since 1970.
+#[must_use]
+pub fn epoch_ns() -> u64 {
+    let wall = || clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(Duration::ZERO, Duration::from);
+    // Both clocks go on by the same ticks; one that came between the two readings would show as a difference.
+    loop {
+        let (before, wall, after) = (now(), wall(), now());
+        if before == after {
+            return wall.saturating_sub(before).as_nanos() as u64;
+        }
+    }
+}

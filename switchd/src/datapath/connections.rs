@@ -37,6 +37,13 @@ impl Connections {
         Self { records, config, reaper: Mutex::new(Reaper { list, programs }) }
     }
 
+    /// Buckets of the hash maps that lead to connections, over both address families. The kernel has as many as a
+    /// map may have entries, which are two for each connection, rounded up to a power of two.
+    #[must_use]
+    pub fn buckets(&self) -> u64 {
+        2 * (2 * u64::from(self.records.len())).next_power_of_two()
+    }
+
     /// Records that have ever been used: those past them are empty.
     fn used(&self) -> u32 {
         let Some(config) = self.config.at(0) else { return 0 };
@@ -46,7 +53,8 @@ impl Connections {
     }
 
     /// Reads a record, if it is alive.
-    fn read(&self, number: u32) -> Option<Record> {
+    #[must_use]
+    pub fn read(&self, number: u32) -> Option<Record> {
         let record = self.records.at(number)?;
         // SAFETY: within the mapping; both sides access the word whole.
         let word = unsafe { AtomicU64::from_ptr(&raw mut (*record.as_ptr()).life) };

@@ -7,14 +7,16 @@ use aya::maps::{MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use conntrack_core::Timeouts;
-use switchd_ebpf::layout::{Config, MAX_POLICIES, Op, Record, RuleCounter};
+use switchd_ebpf::layout::{Config, MAX_POLICIES, Op, Record, RuleCounter, ZONES};
 
 use super::connections::Connections;
 use super::counters::Counters;
 use super::kernel::KernelStore;
+use super::policies::Policies;
 use super::ports::Ports;
 use super::shared::Shared;
 use super::tables::FlowTables;
+use super::zones::Zones;
 
 /// The BPF object, built with the daemon.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/switchd-datapath"));
@@ -64,6 +66,10 @@ pub struct Datapath {
     pub ports: Ports,
     /// The connection table.
     pub connections: Connections,
+    /// The zones, and how many connections there may be.
+    pub zones: Zones,
+    /// How long connections live.
+    pub policies: Policies,
     /// Drops, and the MAC tables.
     pub counters: Counters,
 }
@@ -140,6 +146,7 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
     let counters = Counters { drops: map(&mut ebpf, "DROPS")?, macs: map(&mut ebpf, "MACS")? };
     let records = shared(&mut ebpf, "RECORDS", sizes.connections)?;
     let reap = shared(&mut ebpf, "REAP", switchd_ebpf::layout::REAP_BATCH)?;
+    let zones = Zones::new(shared(&mut ebpf, "ZONES", ZONES)?, Arc::clone(&config));
     let mut ports = Ports::new(
         map(&mut ebpf, "PORTS_BY_DEVICE")?,
         map(&mut ebpf, "PORTS_BY_NUMBER")?,
@@ -150,7 +157,9 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
     let ebpf = Arc::new(Mutex::new(ebpf));
     ports.programs = Some(Arc::clone(&ebpf));
     let connections = Connections::new(records, config, reap, ebpf);
-    Ok((Datapath { tables: FlowTables::new(store), ports, connections, counters }, verified))
+    let tables = FlowTables::new(store);
+    let policies = Policies::new(timeouts);
+    Ok((Datapath { tables, ports, connections, zones, policies, counters }, verified))
 }
 
 /// Bytes that the kernel allocates at once for the maps that grow with the tables: arrays, and the buckets of

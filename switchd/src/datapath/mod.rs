@@ -7,20 +7,26 @@ mod counters;
 pub mod host;
 mod kernel;
 mod load;
+mod policies;
 mod ports;
+mod selection;
 mod shared;
 mod store;
 mod tables;
 mod test_run;
+mod zones;
 
 pub use connections::Connections;
 pub use counters::{Counters, LearnedMac};
 pub use kernel::KernelStore;
 pub use load::{Datapath, LoadError, Sizes, Verified, load};
+pub use policies::Policies;
 pub use ports::Ports;
+pub use selection::Selection;
 pub use store::Store;
 pub use tables::FlowTables;
 pub use test_run::{Ran, TestRun};
+pub use zones::Zones;
 
 use switchd_ebpf::layout::{MAX_BRIDGES, TABLES};
 
