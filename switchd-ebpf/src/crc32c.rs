@@ -44,7 +44,7 @@ static ZEROS: [[u32; 32]; LENGTH_BITS] = {
 const fn shifted(mut register: u32, bits: u32) -> u32 {
     let mut i = 0;
     while i < bits {
-        register = register >> 1 ^ (register & 1) * POLYNOMIAL;
+        register = (register >> 1) ^ ((register & 1) * POLYNOMIAL);
         i += 1;
     }
     register

@@ -195,8 +195,13 @@ pub struct Machine {
     /// Why a packet without output is dropped, plus one.
     pub reason: u32,
 
-    /// The classifier's search: the next node, what was found, and the masked key.
+    /// The classifier's search: the next node, the next entry, the present subtable's width, what was found, and the
+    /// masked key.
     pub node: u32,
+    /// See `node`.
+    pub entry: u32,
+    /// See `node`.
+    pub width: u32,
     /// See `node`.
     pub best: RuleRef,
     /// See `node`.
@@ -385,6 +390,14 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
             port::IN_PORT => self.output(self.machine.in_port()),
             port::NORMAL => normal::forward(self),
             port::FLOOD | port::ALL => self.output(number),
+            _ => self.output_to_device(number),
+        }
+    }
+
+    /// An output to a port that stands for itself.
+    #[inline(always)]
+    fn output_to_device(&mut self, number: u16) {
+        match number {
             _ if number == self.machine.in_port() => self.blame(DropReason::InputPort),
             // No port has such a number; LOCAL has no device.
             port::FIRST_RESERVED.. => self.blame(DropReason::NoSuchPort),
@@ -408,9 +421,15 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
         self.datapath.looked_up(machine.bridge, machine.table, hit);
         if hit {
             self.datapath.hit(machine.best.rule, machine.len, machine.now);
-            machine.stage = stage::ACT;
-            machine.pc = machine.best.ops;
             machine.reason = DropReason::Flow as u32 + 1;
+            let ops = machine.best.ops;
+            if ops & op::DIRECT == 0 {
+                machine.stage = stage::ACT;
+                machine.pc = ops;
+            } else {
+                self.output_to_device(ops as u16);
+                self.machine.end_list();
+            }
         } else {
             machine.reason = DropReason::NoMatch as u32 + 1;
             machine.end_list();

@@ -17,7 +17,7 @@ use switchd_ebpf::conntrack::Connections;
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::layout::{
     self, Config, DEFERRED as DEFERRED_SLOTS, Datagram, Deferred, EVENTS_SIZE, Entry, Event, MAX_BRIDGES,
-    MAX_DATAGRAMS, MAX_POLICIES, MAX_PORTS, MacKey, MacSeen, Node, Op, Port, PortCounter, PortList, Probe,
+    MAX_DATAGRAMS, MAX_POLICIES, MAX_PORTS, MacKey, MacSeen, Node, Op, Port, PortCounter, PortList,
     REAP_BATCH, Reap, Record, RuleCounter, TABLES, TableCounter, Tuple4, Tuple6, TupleRef, Zone,
 };
 use switchd_ebpf::pipeline::{Body, Machine};
@@ -42,15 +42,9 @@ pub static HEADS: Array<u32> = Array::with_max_entries(MAX_BRIDGES * TABLES, MMA
 #[map]
 pub static NODES: Array<Node> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-pub static ENTRIES1: HashMap<[u64; 2], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
+pub static BUCKETS: Array<u32> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-pub static ENTRIES3: HashMap<[u64; 4], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
-#[map]
-pub static ENTRIES7: HashMap<[u64; 8], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
-#[map]
-pub static ENTRIES15: HashMap<[u64; 16], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
-#[map]
-pub static ENTRIES32: HashMap<[u64; 33], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
+pub static ENTRIES: Array<Entry> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 pub static OPS: Array<Op> = Array::with_max_entries(1, MMAPABLE);
 #[map]
@@ -166,16 +160,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn entry(&self, width: u32, probe: &Probe) -> Option<&Entry> {
-        // SAFETY (all): a probe is longer than any of these keys; entries are replaced as a whole, and freed
-        // only after the program has run.
-        match width {
-            0 => unsafe { ENTRIES1.get(&*probe.as_ptr().cast::<[u64; 2]>()) },
-            1 => unsafe { ENTRIES3.get(&*probe.as_ptr().cast::<[u64; 4]>()) },
-            2 => unsafe { ENTRIES7.get(&*probe.as_ptr().cast::<[u64; 8]>()) },
-            3 => unsafe { ENTRIES15.get(&*probe.as_ptr().cast::<[u64; 16]>()) },
-            _ => unsafe { ENTRIES32.get(probe) },
-        }
+    fn bucket(&self, hash: u32) -> u32 {
+        BUCKETS.get(hash & self.config.bucket_mask).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn entry(&self, entry: u32) -> Option<&Entry> {
+        if entry == 0 { None } else { ENTRIES.get(entry) }
     }
 
     #[inline(always)]

@@ -50,11 +50,9 @@ impl Zones {
     /// Sets limits; `None` takes a zone's own away. Connections that there are stay, also where there are more.
     pub fn set_limits(&self, default: Option<u32>, zones: &[(u16, Option<u32>)]) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(limit) = default
-            // SAFETY: within the mapping; both sides access the word whole.
-            && let Some(word) =
-                self.config(|config| unsafe { AtomicU32::from_ptr(&raw mut (*config).default_limit) })
-        {
+        // SAFETY: within the mapping; both sides access the word whole.
+        let word = self.config(|config| unsafe { AtomicU32::from_ptr(&raw mut (*config).default_limit) });
+        if let (Some(limit), Some(word)) = (default, word) {
             word.store(limit, Ordering::Relaxed);
         }
         for (zone, limit) in zones {
