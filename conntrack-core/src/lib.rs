@@ -16,11 +16,14 @@
 extern crate std;
 
 mod connection;
+pub mod ftp;
 pub mod icmp;
 pub mod nat;
 pub mod sctp;
+pub mod seqadj;
 pub mod status;
 pub mod tcp;
+pub mod tftp;
 mod timeouts;
 mod udp;
 
