@@ -1,5 +1,6 @@
 //! The kernel's programs against the host's build of the same pipeline. Needs root.
 
+use conntrack_core::protocol;
 use ofctl::flow::Command;
 use ofctl::port::NoNames;
 use ofctl::syntax::parse_flow;
@@ -150,7 +151,9 @@ impl Twins {
         for (real, twin) in real.iter().zip(&twin) {
             let visible = |of: &Record| {
                 let mut connection = of.connection;
-                connection.stream_ns = connection.stream_ns.saturating_sub(of.created);
+                if connection.protocol == protocol::UDP {
+                    connection.detail = connection.stream_ns().saturating_sub(of.created);
+                }
                 (of.tuples, connection, of.packets, of.bytes, of.mark, of.label, of.life)
             };
             assert_eq!(visible(real), visible(twin), "after {frame:02x?}");
