@@ -164,18 +164,25 @@ fn unescape(input: &mut impl BufRead, out: &mut impl Write) -> Result<(), ReplyE
         let plain = end.unwrap_or(bytes.len());
         out.write_all(&bytes[..plain]).map_err(ReplyError::Output)?;
         let at_end = end.map(|at| bytes[at]);
-        input.consume(plain + usize::from(end.is_some()));
-        match at_end {
+        let consumed = plain + usize::from(end.is_some());
+        let left = bytes.len() - consumed;
+        input.consume(consumed);
+        let dry = match at_end {
             Some(b'"') => return Ok(()),
-            Some(_) => unescape_one(input, out)?,
-            // Before waiting for more, show what there is: the result may be a live report.
-            None => out.flush().map_err(ReplyError::Output)?,
+            Some(_) => unescape_one(input, out)? >= left,
+            None => true,
+        };
+        // Before waiting for more, show what there is: the result may be a live report.
+        if dry {
+            out.flush().map_err(ReplyError::Output)?;
         }
     }
 }
 
-/// Writes the character that an escape sequence stands for; its backslash has been taken.
-fn unescape_one(input: &mut impl BufRead, out: &mut impl Write) -> Result<(), ReplyError> {
+/// Writes the character that an escape sequence stands for; its backslash has been taken. Returns the length of what
+/// it takes.
+fn unescape_one(input: &mut impl BufRead, out: &mut impl Write) -> Result<usize, ReplyError> {
+    let mut length = 1;
     let character = match next_byte(input)? {
         same @ (b'"' | b'\\' | b'/') => char::from(same),
         b'b' => '\u{8}',
@@ -183,11 +190,16 @@ fn unescape_one(input: &mut impl BufRead, out: &mut impl Write) -> Result<(), Re
         b'n' => '\n',
         b'r' => '\r',
         b't' => '\t',
-        b'u' => unescape_unicode(input)?,
+        b'u' => {
+            let character = unescape_unicode(input)?;
+            length += 4 + if character > '\u{ffff}' { 6 } else { 0 };
+            character
+        }
         _ => return Err(ReplyError::Malformed),
     };
     let mut utf8 = [0; 4];
-    out.write_all(character.encode_utf8(&mut utf8).as_bytes()).map_err(ReplyError::Output)
+    out.write_all(character.encode_utf8(&mut utf8).as_bytes()).map_err(ReplyError::Output)?;
+    Ok(length)
 }
 
 /// The character of `\uXXXX`, or of the surrogate pair `\uXXXX\uXXXX`; the first `\u` has been taken.
@@ -236,6 +248,58 @@ mod tests {
         assert_eq!(read(refused, 3).unwrap(), (String::new(), Some("no\n".to_owned())));
         let halfway = br#"{"id":-1.5e+3,"result":"half","error":"gone"}"#;
         assert_eq!(read(halfway, 1).unwrap(), ("half".to_owned(), Some("gone".to_owned())));
+    }
+
+    /// Gives its pieces one by one, each only when all of the text before it has been shown.
+    struct Live<'a> {
+        pieces: Vec<(&'static str, &'static str)>,
+        shown: &'a std::cell::RefCell<String>,
+        wanted: String,
+    }
+
+    impl io::Read for Live<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            assert_eq!(*self.shown.borrow(), self.wanted);
+            if self.pieces.is_empty() {
+                return Ok(0);
+            }
+            let (piece, text) = self.pieces.remove(0);
+            self.wanted.push_str(text);
+            buffer[..piece.len()].copy_from_slice(piece.as_bytes());
+            Ok(piece.len())
+        }
+    }
+
+    /// Shows what was written when it is flushed.
+    struct Screen<'a>(Vec<u8>, &'a std::cell::RefCell<String>);
+
+    impl Write for Screen<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.1.borrow_mut().push_str(&String::from_utf8(std::mem::take(&mut self.0)).unwrap());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_has_arrived_is_shown_before_more_is_waited_for() {
+        let shown = std::cell::RefCell::default();
+        let pieces = vec![
+            (r#"{"id":0,"result":"#, ""),
+            (r#""a line\n"#, "a line\n"),
+            (r"half", "half"),
+            (r" a line\n\u00e9", " a line\n\u{e9}"),
+            (r"\ud83d\ude00", "\u{1f600}"),
+            (r#"","error":null}"#, ""),
+        ];
+        let live = Live { pieces, shown: &shown, wanted: String::new() };
+        let error = read_reply(&mut BufReader::new(live), &mut Screen(Vec::new(), &shown)).unwrap();
+        assert_eq!(error, None);
+        assert_eq!(*shown.borrow(), "a line\nhalf a line\n\u{e9}\u{1f600}");
     }
 
     fn encode(pieces: &[&str], error: Option<&str>) -> String {

@@ -18,7 +18,8 @@ use tokio::sync::watch;
 
 use crate::bridges::{Bridges, Change, PortInfo};
 use crate::datapath::{
-    Connections, Counters, Datapath, FlowTables, KernelStore, LearnedMac, Policies, Ports, Zones, clock,
+    Connections, Counters, Datapath, Events, FlowTables, KernelStore, LearnedMac, Policies, Ports, Selection,
+    Zones, clock,
 };
 use crate::hooks::PortStats;
 use crate::netdev::{LinkEvent, LinkModes, Netdevs};
@@ -36,6 +37,7 @@ pub struct Switch {
     connections: Connections,
     zones: Zones,
     policies: Policies,
+    events: Arc<Events>,
     sweep_interval: watch::Sender<Duration>,
 }
 
@@ -80,6 +82,7 @@ impl Switch {
             connections: datapath.connections,
             zones: datapath.zones,
             policies: datapath.policies,
+            events: datapath.events,
             sweep_interval: watch::Sender::new(SWEEP_INTERVAL),
         });
         switch.follow(&mut lock(&switch.bridges));
@@ -188,6 +191,11 @@ impl Switch {
         &self.policies
     }
 
+    /// What happens to connections.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
     /// A bridge by its name.
     pub fn bridge(&self, name: &str) -> Option<BridgeId> {
         lock(&self.bridges).bridge_by_name(name).map(|bridge| bridge.id)
@@ -255,6 +263,10 @@ impl Backend for Switch {
 
     fn port_stats(&self, bridge: BridgeId, port: PortNo) -> PortStats {
         lock(&self.bridges).port_stats(bridge, port)
+    }
+
+    fn flush_connections(&self, which: &Selection) {
+        self.connections.flush(|record| which.fits(record));
     }
 
     fn now(&self) -> Duration {

@@ -118,7 +118,7 @@ fn dumps_are_filtered() -> Result<()> {
         ("zone=7", "1003"),
         ("zone=1", ""),
         ("mark=42", "1001 1002 1004"),
-        ("mark=0xff/0x1", "1003"),
+        ("mark=0/0x2", "1003"),
         ("labels=0x1ff", "1003"),
         ("labels=0/0x100 zone=5", "1001 1002 1004"),
         ("ct_nw_src=10.0.0.1", "1001 1002 1004"),
@@ -395,6 +395,176 @@ fn bad_input_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+/// By our client and by Debian's, which knows neither marks nor labels yet.
+#[test]
+fn connections_are_flushed_by_openflow() -> Result<()> {
+    let world = World::new()?;
+    let fill = || -> Result<()> {
+        assert!(world.udp(1, "10.0.0.1:1001", SERVER)?);
+        assert!(world.udp(1, "10.0.0.1:1002", "10.0.0.2:53")?);
+        assert!(world.udp(2, "10.0.0.3:1003", SERVER)?);
+        Ok(())
+    };
+    let ours = |line: &str| world.lab.ovs("ofctl", &words(line));
+    let theirs = |line: &str| world.lab.debian("ovs-ofctl", &words(line));
+    for (line, left) in [
+        ("ct-flush-zone br0 5", "1003"),
+        ("ct-flush-zone br0 6", "1001 1002 1003"),
+        ("ct-flush br0", ""),
+        ("ct-flush br0 zone=5", "1003"),
+        ("ct-flush br0 zone=5 ct_nw_proto=17,ct_tp_dst=53", "1001 1003"),
+        ("ct-flush br0 ct_nw_src=10.0.0.1", "1003"),
+        ("ct-flush br0 '' ct_nw_src=10.0.0.2,ct_nw_proto=17,ct_tp_src=80", "1002"),
+        (
+            "ct-flush br0 zone=5 ct_nw_src=10.0.0.1,ct_nw_dst=10.0.0.2,ct_nw_proto=17,ct_tp_src=1002,ct_tp_dst=53",
+            "1001 1003",
+        ),
+        // Zone 0 is meant, and that nothing is there is no error.
+        (
+            "ct-flush br0 ct_nw_src=10.0.0.1,ct_nw_dst=10.0.0.2,ct_nw_proto=17,ct_tp_src=1002,ct_tp_dst=53",
+            "1001 1002 1003",
+        ),
+    ] {
+        for client in ["theirs", "ours"] {
+            fill()?;
+            let output = if client == "ours" { ours(line)? } else { theirs(line)? };
+            assert_eq!((output.code, &*output.stdout, &*output.stderr), (0, "", ""), "{client}: {line}");
+            assert_eq!(world.sources("")?.join(" "), left, "{client}: {line}");
+        }
+    }
+    for (line, left) in
+        [("mark=42", "1003"), ("labels=0x100/0x100", "1001 1002"), ("mark=0/2 zone=5", "1001 1002 1003")]
+    {
+        fill()?;
+        ours(&format!("ct-flush br0 {line}"))?.ok()?;
+        assert_eq!(world.sources("")?.join(" "), left, "{line}");
+    }
+
+    fill()?;
+    for (line, wanted) in [
+        ("ct-flush br0 zone=x", "ofctl: Failed to parse zone\n"),
+        ("ct-flush br0 mark=x", "ofctl: Failed to parse mark\n"),
+        ("ct-flush br0 labels=x", "ofctl: Failed to parse labels\n"),
+        ("ct-flush br0 foo", "ofctl: Failed to parse ct-tuple: field foo missing value\n"),
+        (
+            "ct-flush br0 zone=5 ct_nw_src=x",
+            "ofctl: Failed to parse ct-tuple: failed to parse field ct_nw_src\n",
+        ),
+        ("ct-flush br0 ct_tp_src=5", "ofctl: Failed to parse ct-tuple: port is set without protocol\n"),
+        ("ct-flush", "ofctl: 'ct-flush' command requires at least 1 arguments\n"),
+        ("ct-flush br0 a b c d e f", "ofctl: 'ct-flush' command takes at most 6 arguments\n"),
+        ("ct-flush nobr", "ofctl: nobr is not a bridge or a socket\n"),
+        ("ct-flush-zone br0 x", "ofctl: invalid zone_id \"x\"\n"),
+    ] {
+        let output = ours(line)?;
+        assert_eq!((output.code, &*output.stderr), (1, wanted), "{line}");
+    }
+    assert_eq!(world.count()?, 3);
+    Ok(())
+}
+
+/// A client that listens to events; what it has printed so far.
+struct Watch {
+    process: Background,
+    file: String,
+}
+
+impl Watch {
+    fn start(world: &World, name: &str, args: &str) -> Result<Self> {
+        let file = format!("/run/lab/{name}");
+        let mut command = world.lab.command(Path::new(BIN).join("appctl"));
+        command.arg("dpctl/ct-events").args(words(args)).stdout(fs::File::create(&file)?);
+        let process = Background::spawn(&mut command)?;
+        thread::sleep(Duration::from_millis(500));
+        Ok(Self { process, file })
+    }
+
+    /// The lines, once there are so many.
+    fn lines(&self, count: usize) -> Result<Vec<String>> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let text = fs::read_to_string(&self.file)?;
+            if text.lines().count() >= count || Instant::now() > deadline {
+                return Ok(text.lines().map(str::to_owned).collect());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn events_are_told_as_they_happen() -> Result<()> {
+    let world = World::new()?;
+    assert!(world.udp(1, "10.0.0.9:900", SERVER)?, "before anybody listens");
+    let all = Watch::start(&world, "all", "")?;
+    let zone = Watch::start(&world, "zone", "zone=7 --json")?;
+    assert!(world.udp(1, CLIENT, SERVER)?);
+    assert!(world.udp(2, CLIENT, SERVER)?);
+    assert!(world.udp(3, SERVER, CLIENT)?);
+    world.appctl("dpctl/flush-conntrack zone=7")?;
+    let tuples = "udp,orig=(src=10.0.0.1,dst=10.0.0.2,sport=1000,dport=80),\
+                  reply=(src=10.0.0.2,dst=10.0.0.1,sport=80,dport=1000)";
+    let mut lines = all.lines(5)?;
+    lines[2..4].sort();
+    assert_eq!(
+        lines,
+        [
+            format!("    [NEW] {tuples},zone=5,mark=42"),
+            format!("    [NEW] {tuples},zone=7,labels=0x1ff"),
+            format!(" [UPDATE] {tuples},zone=5,mark=42"),
+            format!(" [UPDATE] {tuples},zone=7,labels=0x1ff"),
+            format!("[DESTROY] {tuples},zone=7,labels=0x1ff"),
+        ]
+    );
+    let objects: Vec<Value> =
+        zone.lines(3)?.iter().map(|line| serde_json::from_str(line)).collect::<Result<_, _>>()?;
+    let events: Vec<&str> = objects.iter().filter_map(|object| object["event"].as_str()).collect();
+    assert_eq!(events, ["new", "update", "destroy"]);
+    assert!(objects.iter().all(|object| object["zone"] == 7 && object["time"].is_string()));
+    assert_eq!(objects[2]["reply"]["packets"], 1);
+
+    // One listener goes, the other goes on.
+    let Watch { mut process, .. } = zone;
+    process.stop()?;
+    assert!(world.udp(1, "10.0.0.1:1001", SERVER)?);
+    assert_eq!(all.lines(6)?.len(), 6);
+    Ok(())
+}
+
+#[test]
+fn a_slow_listener_is_told_what_it_has_lost() -> Result<()> {
+    let world = World::new()?;
+    let mut command = world.lab.command(Path::new(BIN).join("appctl"));
+    command.args(["dpctl/ct-events"]).stdout(Stdio::piped());
+    let mut slow = Background::spawn(&mut command)?;
+    thread::sleep(Duration::from_millis(500));
+    let total = fill(&world)?;
+    // It reads at last, while nothing happens any more; then it is ended.
+    let mut pipe = slow.child().stdout.take().context("a pipe")?;
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).map(|_| text)
+    });
+    thread::sleep(Duration::from_secs(3));
+    slow.stop()?;
+    let text = reader.join().expect("a reader")?;
+    let (mut told, mut lost) = (0, 0);
+    for line in text.lines() {
+        match line.strip_prefix("   [LOST] ").and_then(|rest| rest.strip_suffix(" events")) {
+            Some(count) => lost += count.parse::<usize>()?,
+            None => {
+                assert!(line.starts_with("    [NEW] udp,orig=("), "{line}");
+                told += 1;
+            }
+        }
+    }
+    assert!(lost > 0 && told > 0, "{told} and {lost}");
+    // The very last may have been lost without one after them to say so.
+    assert!(told + lost <= total, "{told} and {lost} of {total}");
+    Ok(())
+}
+
+/// Memory that the daemon has for itself
 /// Memory that the daemon has for itself, in kibibytes; what it shares with the kernel does not count.
 fn memory(daemon: &Daemon) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid()))?;

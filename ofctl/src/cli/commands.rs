@@ -32,6 +32,12 @@ const COMMANDS: &[Command] = &[
     command("mod-flows", "switch flow", (2, 2), flows::mod_flows),
     command("del-flows", "switch [flow]", (1, 2), flows::del_flows),
     command("ct-flush-zone", "switch zone", (2, 2), switch::ct_flush_zone),
+    command(
+        "ct-flush",
+        "switch [zone=N] [mark=X[/M]] [labels=X[/M]] [ct-orig-tuple [ct-reply-tuple]]",
+        (1, 6),
+        switch::ct_flush,
+    ),
     command("parse-flow", "flow", (1, 1), flows::parse_flow),
     command("list-commands", "", (0, 0), list_commands),
 ];

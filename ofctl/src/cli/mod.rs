@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ofctl::client::{ClientError, Switch};
 use ofctl::port::PortMap;
-use ofctl::syntax::ParseError;
+use ofctl::syntax::{CtFlushError, ParseError};
 use ofctl::wire::{EncodeError, Message};
 use options::Options;
 
@@ -45,6 +45,8 @@ enum CliError {
     UnknownPort { target: String, port: String },
     #[error("invalid zone_id \"{0}\"")]
     Zone(String),
+    #[error("Failed to parse {}", ct_flush_error(.0))]
+    CtFlush(CtFlushError),
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The switch's refusal, as it is to be shown in the place of a message of our own.
@@ -52,6 +54,16 @@ enum CliError {
     Refused(String),
     #[error("write: {0}")]
     Write(#[from] io::Error),
+}
+
+/// What could not be parsed, as `ct-flush` says it.
+fn ct_flush_error(error: &CtFlushError) -> String {
+    match error {
+        CtFlushError::Zone => "zone".to_owned(),
+        CtFlushError::Mark => "mark".to_owned(),
+        CtFlushError::Labels => "labels".to_owned(),
+        CtFlushError::Tuple(error) => format!("ct-tuple: {error}"),
+    }
 }
 
 /// What the options ask of every command.

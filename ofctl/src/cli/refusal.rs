@@ -56,6 +56,7 @@ fn name(kind: u8, bytes: &[u8]) -> &'static str {
             Some([0, 0, 0, 13]) => "NXT_FLOW_MOD",
             Some([0, 0, 0, 15]) => "NXT_FLOW_MOD_TABLE_ID",
             Some([0, 0, 0, 29]) => "NXT_CT_FLUSH_ZONE",
+            Some([0, 0, 0, 32]) => "NXT_CT_FLUSH",
             _ => "OFPT_VENDOR",
         },
         5 => "OFPT_FEATURES_REQUEST",

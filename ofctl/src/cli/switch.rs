@@ -2,7 +2,7 @@
 
 use ofctl::client::ClientError;
 use ofctl::port::PortNo;
-use ofctl::syntax::parse_port;
+use ofctl::syntax::{parse_ct_flush, parse_port};
 use ofctl::wire::{Message, StatsBody, StatsRequest};
 
 use super::{CliError, Context, format, port_names, refusal, show as print};
@@ -69,9 +69,19 @@ pub fn dump_ports(context: &Context, arguments: &[String]) -> Result<(), CliErro
 
 pub fn ct_flush_zone(context: &Context, arguments: &[String]) -> Result<(), CliError> {
     let zone = arguments[1].parse().map_err(|_| CliError::Zone(arguments[1].clone()))?;
-    let switch = context.switch(&arguments[0])?;
+    command(context, &arguments[0], &Message::CtFlushZone(zone))
+}
+
+pub fn ct_flush(context: &Context, arguments: &[String]) -> Result<(), CliError> {
+    let flush = parse_ct_flush(&arguments[1..]).map_err(CliError::CtFlush)?;
+    command(context, &arguments[0], &Message::CtFlush(Box::new(flush)))
+}
+
+/// Has the switch carry out a command that it answers only when it refuses.
+fn command(context: &Context, target: &str, message: &Message) -> Result<(), CliError> {
+    let switch = context.switch(target)?;
     let mut connection = switch.connect()?;
-    connection.command(&Message::CtFlushZone(zone)).map_err(|error| match error {
+    connection.command(message).map_err(|error| match error {
         ClientError::Refused(xid, error) => {
             CliError::Refused(refusal::describe(connection.protocol(), xid, &error))
         }

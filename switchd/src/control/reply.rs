@@ -2,7 +2,7 @@
 
 use std::{fmt, mem};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// How much text is gathered before it is sent.
 const CHUNK: usize = 32 << 10;
@@ -34,14 +34,31 @@ impl CommandError {
 pub struct Reply {
     pending: String,
     chunks: mpsc::Sender<String>,
+    end: watch::Receiver<bool>,
+}
+
+/// Where a reply comes out.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    /// Its text.
+    pub chunks: mpsc::Receiver<String>,
+    /// Asks for the end of an answer that has none of its own.
+    pub end: watch::Sender<bool>,
 }
 
 impl Reply {
-    /// A reply whose text comes out of the receiver, in chunks.
-    #[must_use]
-    pub fn channel() -> (Self, mpsc::Receiver<String>) {
-        let (chunks, receiver) = mpsc::channel(4);
-        (Self { pending: String::new(), chunks }, receiver)
+    /// A reply, and where it comes out.
+    pub(super) fn channel() -> (Self, Outlet) {
+        let (sender, chunks) = mpsc::channel(4);
+        let (end, ended) = watch::channel(false);
+        (Self { pending: String::new(), chunks: sender, end: ended }, Outlet { chunks, end })
+    }
+
+    /// Waits until an answer that has no end of its own has to end: the client sends nothing more, or the daemon
+    /// stops. Other answers need not care, for a client may say no more and still listen.
+    pub async fn unwanted(&mut self) {
+        // Without a sender nobody reads the answer any more.
+        let _ = self.end.wait_for(|end| *end).await;
     }
 
     /// Sends what has been written so far, for answers that are read live.

@@ -1,6 +1,7 @@
 //! Serving the control socket.
 
 use std::error::Error;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::{fs, io};
 use appctl::codec::Decoder;
 use appctl::message::Request;
 use appctl::reply::ReplyEncoder;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::{task, time};
@@ -100,7 +102,7 @@ impl Connection {
         let mut bytes = [0; 4096];
         loop {
             while let Some(request) = decoder.next_message().map_err(invalid_data)? {
-                self.answer(request).await?;
+                self.answer(request, shutdown).await?;
             }
             let count = tokio::select! {
                 count = self.stream.read(&mut bytes) => count?,
@@ -113,14 +115,14 @@ impl Connection {
         }
     }
 
-    async fn answer(&mut self, request: Request) -> io::Result<()> {
+    async fn answer(&mut self, request: Request, shutdown: &Shutdown) -> io::Result<()> {
         if request.id.is_null() {
             return Err(invalid_data("a request without an id"));
         }
         debug!(method = request.method, params = ?request.params, "command");
         let mut encoder = ReplyEncoder::new(request.id);
         let outcome = match self.registry.resolve(&request.method, request.params) {
-            Ok((handler, args)) => self.run(handler, args, &mut encoder).await?,
+            Ok((handler, args)) => self.run(handler, args, &mut encoder, shutdown).await?,
             Err(error) => Err(error),
         };
         let error = match outcome {
@@ -140,15 +142,24 @@ impl Connection {
         handler: Arc<Handler>,
         args: Vec<String>,
         encoder: &mut ReplyEncoder,
+        shutdown: &Shutdown,
     ) -> io::Result<Result<(), CommandError>> {
-        let (mut reply, mut chunks) = Reply::channel();
+        let (mut reply, mut outlet) = Reply::channel();
         let worker = task::spawn_blocking(move || {
             let outcome = handler(&args, &mut reply);
             (outcome, reply.into_pending())
         });
-        // When the client is gone this returns, `chunks` is dropped, and the handler's next write fails.
+        // When the client is gone this returns, the outlet is dropped, and the handler's next write fails.
         let mut bytes = Vec::new();
-        while let Some(chunk) = chunks.recv().await {
+        loop {
+            let chunk = tokio::select! {
+                chunk = outlet.chunks.recv() => chunk,
+                () = ended(&self.stream, shutdown), if !*outlet.end.borrow() => {
+                    outlet.end.send_replace(true);
+                    continue;
+                }
+            };
+            let Some(chunk) = chunk else { break };
             encoder.result(&chunk, &mut bytes)?;
             self.stream.write_all(&bytes).await?;
             bytes.clear();
@@ -159,6 +170,26 @@ impl Connection {
             self.stream.write_all(&bytes).await?;
         }
         Ok(outcome)
+    }
+}
+
+/// Waits until the client sends nothing more, or the daemon stops.
+async fn ended(stream: &UnixStream, shutdown: &Shutdown) {
+    tokio::select! {
+        () = sends_no_more(stream) => {}
+        () = shutdown.requested() => {}
+    }
+}
+
+/// Waits until the client sends nothing more. Of one that has sent its next request already, this is not found out.
+async fn sends_no_more(stream: &UnixStream) {
+    while stream.ready(Interest::READABLE).await.is_ok() {
+        let peek = || Ok(recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK)?);
+        match stream.try_io(Interest::READABLE, peek) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+            Ok(_) => return std::future::pending().await,
+        }
     }
 }
 
@@ -178,11 +209,15 @@ mod tests {
 
     /// A server for these commands, which ends with the runtime; its socket.
     fn serve(registry: Registry) -> String {
+        serve_until(registry, &Shutdown::default())
+    }
+
+    fn serve_until(registry: Registry, shutdown: &Shutdown) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("switchd-server-{}-{count}.ctl", std::process::id()));
         let server = Server::bind(&path, registry).unwrap();
-        task::spawn(server.run(Shutdown::default()));
+        task::spawn(server.run(shutdown.clone()));
         path.to_str().unwrap().to_owned()
     }
 
@@ -247,6 +282,46 @@ mod tests {
         });
         fs::remove_file(socket).unwrap();
         gone.unwrap();
+    }
+
+    /// Has a command without an end run; tells when it ends.
+    async fn endless(shutdown: &Shutdown) -> (UnixStream, mpsc::Receiver<()>) {
+        let (ended, end) = mpsc::channel();
+        let mut registry = Registry::default();
+        registry.register("watch", "", 0..=0, move |_, reply| {
+            writeln!(reply, "now")?;
+            reply.flush()?;
+            tokio::runtime::Handle::current().block_on(reply.unwanted());
+            let _ = ended.send(());
+            Ok(())
+        });
+        let socket = serve_until(registry, shutdown);
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        fs::remove_file(socket).unwrap();
+        stream.write_all(br#"{"id":0,"method":"watch","params":[]}"#).await.unwrap();
+        let mut begun = [0; br#"{"id":0,"result":"now\n"#.len()];
+        stream.read_exact(&mut begun).await.unwrap();
+        assert_eq!(&begun, br#"{"id":0,"result":"now\n"#);
+        assert!(end.try_recv().is_err());
+        (stream, end)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_endless_answer_ends_with_its_client() {
+        let (stream, end) = endless(&Shutdown::default()).await;
+        drop(stream);
+        task::block_in_place(|| end.recv_timeout(Duration::from_secs(20))).unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_endless_answer_ends_with_the_daemon() {
+        let shutdown = Shutdown::default();
+        let (mut stream, end) = endless(&shutdown).await;
+        shutdown.request();
+        task::block_in_place(|| end.recv_timeout(Duration::from_secs(20))).unwrap();
+        let mut rest = [0; br#"","error":null}"#.len()];
+        stream.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, br#"","error":null}"#);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use switchd_ebpf::layout::{Config, Entry, MAX_POLICIES, Op, Record, RuleCounter,
 
 use super::connections::Connections;
 use super::counters::Counters;
+use super::events::Events;
 use super::kernel::KernelStore;
 use super::policies::Policies;
 use super::ports::Ports;
@@ -70,6 +71,8 @@ pub struct Datapath {
     pub zones: Zones,
     /// How long connections live.
     pub policies: Policies,
+    /// What happens to connections.
+    pub events: Arc<Events>,
     /// Drops, and the MAC tables.
     pub counters: Counters,
 }
@@ -144,6 +147,7 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
     let records = shared(&mut ebpf, "RECORDS", sizes.connections)?;
     let reap = shared(&mut ebpf, "REAP", switchd_ebpf::layout::REAP_BATCH)?;
     let zones = Zones::new(shared(&mut ebpf, "ZONES", ZONES)?, Arc::clone(&config));
+    let events = Arc::new(Events::new(map(&mut ebpf, "EVENTS")?, Arc::clone(&config)));
     let mut ports = Ports::new(
         map(&mut ebpf, "PORTS_BY_DEVICE")?,
         map(&mut ebpf, "PORTS_BY_NUMBER")?,
@@ -156,7 +160,7 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
     let connections = Connections::new(records, config, reap, ebpf);
     let tables = FlowTables::new(store);
     let policies = Policies::new(timeouts);
-    Ok((Datapath { tables, ports, connections, zones, policies, counters }, verified))
+    Ok((Datapath { tables, ports, connections, zones, policies, events, counters }, verified))
 }
 
 /// Bytes that the kernel allocates at once for the maps that grow with the tables: arrays, and the buckets of

@@ -4,6 +4,7 @@ pub mod clock;
 mod compile;
 mod connections;
 mod counters;
+mod events;
 pub mod host;
 mod kernel;
 mod load;
@@ -18,6 +19,7 @@ mod zones;
 
 pub use connections::Connections;
 pub use counters::{Counters, LearnedMac};
+pub use events::{Events, Listener, Notice};
 pub use kernel::KernelStore;
 pub use load::{Datapath, LoadError, Sizes, Verified, load};
 pub use policies::Policies;

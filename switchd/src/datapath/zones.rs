@@ -42,17 +42,13 @@ impl Zones {
     /// The limit of zones that have none of their own; 0 for none at all.
     #[must_use]
     pub fn default_limit(&self) -> u32 {
-        // SAFETY: within the mapping; both sides access the word whole.
-        self.config(|config| unsafe { AtomicU32::from_ptr(&raw mut (*config).default_limit) })
-            .map_or(0, |limit| limit.load(Ordering::Relaxed))
+        self.default_limit_word().map_or(0, |limit| limit.load(Ordering::Relaxed))
     }
 
     /// Sets limits; `None` takes a zone's own away. Connections that there are stay, also where there are more.
     pub fn set_limits(&self, default: Option<u32>, zones: &[(u16, Option<u32>)]) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: within the mapping; both sides access the word whole.
-        let word = self.config(|config| unsafe { AtomicU32::from_ptr(&raw mut (*config).default_limit) });
-        if let (Some(limit), Some(word)) = (default, word) {
+        if let (Some(limit), Some(word)) = (default, self.default_limit_word()) {
             word.store(limit, Ordering::Relaxed);
         }
         for (zone, limit) in zones {
@@ -85,9 +81,7 @@ impl Zones {
     /// Connections that there may be.
     #[must_use]
     pub fn max_connections(&self) -> u32 {
-        // SAFETY: within the mapping; both sides access the word whole.
-        self.config(|config| unsafe { AtomicU32::from_ptr(&raw mut (*config).max_connections) })
-            .map_or(0, |count| count.load(Ordering::Relaxed))
+        self.max_connections_word().map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     /// Connections that there is room for.
@@ -100,13 +94,21 @@ impl Zones {
     /// Sets how many connections there may be. False: none, or more than there is room for; nothing is changed then.
     /// Connections that there are stay, also if there are more.
     pub fn set_max_connections(&self, count: u32) -> bool {
-        // SAFETY: within the mapping; both sides access the word whole.
-        let word = self.config(|config| unsafe { AtomicU32::from_ptr(&raw mut (*config).max_connections) });
         let fits = (1..=self.capacity()).contains(&count);
-        if fits && let Some(word) = word {
+        if fits && let Some(word) = self.max_connections_word() {
             word.store(count, Ordering::Relaxed);
         }
         fits
+    }
+
+    fn default_limit_word(&self) -> Option<&AtomicU32> {
+        // SAFETY: within the mapping; both sides access the word whole.
+        self.config(|config| unsafe { AtomicU32::from_ptr(&raw mut (*config).default_limit) })
+    }
+
+    fn max_connections_word(&self) -> Option<&AtomicU32> {
+        // SAFETY: within the mapping; both sides access the word whole.
+        self.config(|config| unsafe { AtomicU32::from_ptr(&raw mut (*config).max_connections) })
     }
 
     fn config<T>(&self, f: impl FnOnce(*mut Config) -> T) -> Option<T> {

@@ -15,6 +15,7 @@ use ofctl::wire::{ErrorCode, Port};
 
 pub use self::server::BridgeServer;
 
+use crate::datapath::Selection;
 use crate::hooks::PortStats;
 use crate::ofproto::{Error, Ofproto};
 use crate::rules::{BridgeId, RuleError, Rules};
@@ -37,6 +38,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// A port's counters.
     fn port_stats(&self, bridge: BridgeId, port: PortNo) -> PortStats;
+
+    /// Forgets connections, of whatever bridge's packets.
+    fn flush_connections(&self, which: &Selection);
 
     /// The time on the clock of [`RuleStats::used`](crate::rules::RuleStats::used).
     fn now(&self) -> Duration;

@@ -1,5 +1,8 @@
 //! What each request is answered with.
 
+use std::io;
+use std::sync::Arc;
+
 use ofctl::flow::FlowFilter;
 use ofctl::port::PortNo;
 use ofctl::wire::{
@@ -10,6 +13,7 @@ use tracing::{info, warn};
 
 use super::Backend;
 use super::connection::{Connection, End};
+use crate::datapath::Selection;
 use crate::ofproto::{Cursor, N_TABLES};
 
 /// How many flows are looked at before others get their turn at the tables.
@@ -41,7 +45,13 @@ impl<B: Backend> Connection<B> {
             Message::Error(error) => info!(bridge = self.shared.bridge.0, "received {}", error.code),
             // No packet-in is ever sent, so that any format will do.
             Message::Hello(_) | Message::EchoReply(_) | Message::SetPacketInFormat(_) => {}
-            Message::CtFlushZone(_) | Message::CtFlush(_) => return Ok(Err(ErrorCode::BadSubtype)),
+            Message::CtFlushZone(zone) => self.flush_connections(Selection::zone(zone)).await?,
+            Message::CtFlush(flush) => {
+                let mut which = Selection::new(*flush);
+                // Whether there was one is not told, as in Open vSwitch.
+                which.make_exact();
+                self.flush_connections(which).await?;
+            }
             Message::PacketOut(_)
             | Message::FlowMod(..)
             | Message::FeaturesReply(_)
@@ -53,6 +63,13 @@ impl<B: Backend> Connection<B> {
             | Message::StatsReply(_) => return Ok(Err(ErrorCode::BadType)),
         }
         Ok(Ok(()))
+    }
+
+    /// Forgets connections, on a thread of its own: to look through a large table takes a while.
+    async fn flush_connections(&self, which: Selection) -> Result<(), End> {
+        let backend = Arc::clone(&self.shared.backend);
+        let flushed = tokio::task::spawn_blocking(move || backend.flush_connections(&which)).await;
+        flushed.map_err(|error| End::Io(io::Error::other(error)))
     }
 
     fn features(&mut self, xid: Xid) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ofctl::port::PortNo;
 use ofctl::wire::Port;
+use switchd::datapath::Selection;
 use switchd::hooks::PortStats;
 use switchd::ofproto::Ofproto;
 use switchd::openflow::{Backend, BridgeServer};
@@ -23,6 +24,8 @@ pub struct FakeBackend {
     start: Instant,
     /// Seconds that the clock is put forward.
     ahead: AtomicU64,
+    /// The connections that were to be forgotten.
+    flushed: Mutex<Vec<Selection>>,
 }
 
 impl Backend for FakeBackend {
@@ -53,6 +56,10 @@ impl Backend for FakeBackend {
         };
         // 10GB-FD and COPPER, as veth says.
         vec![port(PortNo::LOCAL.0, "br0", 0), port(2, "veth_r0", 0x840), port(1, "veth_l0", 0x840)]
+    }
+
+    fn flush_connections(&self, which: &Selection) {
+        self.flushed.lock().unwrap().push(which.clone());
     }
 
     fn port_stats(&self, _: BridgeId, port: PortNo) -> PortStats {
@@ -91,7 +98,12 @@ impl FakeSwitch {
         let mut rules = FakeRules::new(1_000_000);
         let tables = Ofproto::new(BRIDGE, &mut rules, Duration::ZERO).unwrap();
         let tables = Mutex::new(Some((tables, rules)));
-        let backend = Arc::new(FakeBackend { tables, start: Instant::now(), ahead: AtomicU64::new(0) });
+        let backend = Arc::new(FakeBackend {
+            tables,
+            start: Instant::now(),
+            ahead: AtomicU64::new(0),
+            flushed: Mutex::default(),
+        });
         let runtime = Runtime::new().unwrap();
         let server = {
             let _inside = runtime.enter();
@@ -108,6 +120,11 @@ impl FakeSwitch {
 
     pub fn advance(&self, seconds: u64) {
         self.backend.ahead.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// The connections that were to be forgotten since the last call.
+    pub fn take_flushed(&self) -> Vec<Selection> {
+        std::mem::take(&mut self.backend.flushed.lock().unwrap())
     }
 
     /// The bridge goes, but its server does not know yet.

@@ -1,6 +1,8 @@
 //! Messages, byte by byte. What Open vSwitch 3.1 answers was read off a running one.
 
 use ofctl::flow::FlowMod;
+use ofctl::wire::CtFlush;
+use switchd::datapath::Selection;
 use switchd::rules::RuleStats;
 
 use crate::fake_switch::{FakeSwitch, message};
@@ -228,4 +230,25 @@ fn port_mods_and_queues() {
     assert_eq!(client.ask(&queues(9, !0)), error(5, 0, &queues(9, !0)));
     assert_eq!(client.ask(&queues(1, 0)), error(5, 1, &queues(1, 0)));
     assert_eq!(client.ask(&queues(0xfffc, !0)), message(17, 5, &[0, 5, 0, 0]));
+}
+
+#[test]
+fn connections_are_forgotten() {
+    let switch = FakeSwitch::start();
+    let mut client = switch.client();
+    // NXT_CT_FLUSH_ZONE: the vendor, the subtype, six bytes of zeros, the zone.
+    client.send(&message(4, 1, &[0, 0, 0x23, 0x20, 0, 0, 0, 29, 0, 0, 0, 0, 0, 0, 1, 2]));
+    // NXT_CT_FLUSH: UDP; a zone as a property, padded.
+    let mut body = vec![0, 0, 0x23, 0x20, 0, 0, 0, 32, 17, 0, 0, 0, 0, 0, 0, 0];
+    body.extend([0, 2, 0, 8, 0, 7, 0, 0]);
+    client.send(&message(4, 2, &body));
+    assert_eq!(client.ask(&message(18, 3, &[])), message(19, 3, &[]));
+    let flush = CtFlush { ip_proto: 17, zone: Some(7), ..CtFlush::default() };
+    assert_eq!(switch.take_flushed(), [Selection::zone(0x102), Selection::new(flush)]);
+
+    // A property that does not exist.
+    body[17] = 99;
+    let refused = client.ask(&message(4, 4, &body));
+    assert_eq!((refused[1], &refused[4..8]), (1, &[0, 0, 0, 4][..]));
+    assert_eq!(switch.take_flushed(), []);
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use conntrack_core::status;
-use switchd_ebpf::layout::{Record, life};
+use switchd_ebpf::layout::{Event, Record, life};
 
 use super::arguments::Arguments;
 use super::{json, text};
@@ -55,6 +55,17 @@ impl<'a> Printer<'a> {
             json::write(out, self, number, record)
         } else {
             text::write(out, self, number, record)
+        }
+    }
+
+    /// Writes what has happened to a connection, and its line.
+    pub fn write_event(&self, out: &mut dyn Write, name: &str, event: &Event) -> fmt::Result {
+        if self.json {
+            json::write_event(out, self, name, event)
+        } else {
+            // In a column, as wide as the longest.
+            write!(out, "{:>9} ", format!("[{name}]"))?;
+            text::write(out, self, event.number, &event.record)
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use conntrack_core::{protocol, status, tcp};
 use serde::Serialize;
-use switchd_ebpf::layout::{Record, Tuple6};
+use switchd_ebpf::layout::{Event, Record, Tuple6};
 
 use super::dump::Printer;
 use super::text::{address, helper_name, names, protocol_name};
@@ -74,14 +74,47 @@ struct Peer {
     flags: Vec<&'static str>,
 }
 
+/// Something that has happened to a connection.
+#[derive(Serialize)]
+struct Happening {
+    event: String,
+    time: String,
+    #[serde(flatten)]
+    connection: Connection,
+}
+
 /// Writes a connection as a JSON object and a line break. All that is known is written, whatever was asked for.
 pub(super) fn write(out: &mut dyn Write, printer: &Printer<'_>, number: u32, record: &Record) -> fmt::Result {
+    write_line(out, &connection(printer, number, record))
+}
+
+/// Writes what has happened to a connection likewise.
+pub(super) fn write_event(
+    out: &mut dyn Write,
+    printer: &Printer<'_>,
+    name: &str,
+    event: &Event,
+) -> fmt::Result {
+    let happening = Happening {
+        event: name.to_ascii_lowercase(),
+        time: Timestamp(printer.epoch + event.at, Zone::Utc).to_string(),
+        connection: connection(printer, event.number, &event.record),
+    };
+    write_line(out, &happening)
+}
+
+fn write_line(out: &mut dyn Write, object: &impl Serialize) -> fmt::Result {
+    out.write_str(&serde_json::to_string(object).map_err(|_| fmt::Error)?)?;
+    out.write_char('\n')
+}
+
+fn connection(printer: &Printer<'_>, number: u32, record: &Record) -> Connection {
     let [original, reply] = [0, 1].map(|direction| Direction {
         tuple: tuple(&record.tuples[direction]),
         packets: record.packets[direction],
         bytes: record.bytes[direction],
     });
-    let connection = Connection {
+    Connection {
         protocol: protocol_name(record.connection.protocol).into_owned(),
         zone: record.tuples[0].ports.zone,
         id: number,
@@ -95,9 +128,7 @@ pub(super) fn write(out: &mut dyn Write, printer: &Printer<'_>, number: u32, rec
         tcp: (record.connection.protocol == protocol::TCP).then(|| tcp(&record.connection.tcp)),
         helper: helper_name(record.helper),
         parent: printer.parent(record).map(|parent| tuple(&parent.tuples[0])),
-    };
-    out.write_str(&serde_json::to_string(&connection).map_err(|_| fmt::Error)?)?;
-    out.write_char('\n')
+    }
 }
 
 fn tuple(tuple: &Tuple6) -> Tuple {

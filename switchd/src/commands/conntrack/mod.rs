@@ -2,6 +2,7 @@
 
 mod arguments;
 mod dump;
+mod events;
 mod flush;
 mod json;
 mod limits;
@@ -17,6 +18,7 @@ use crate::switch::Switch;
 
 pub(super) fn register(registry: &mut Registry, switch: &Arc<Switch>) {
     dump::register(registry, switch);
+    events::register(registry, switch);
     flush::register(registry, switch);
     limits::register(registry, switch);
     settings::register(registry, switch);
