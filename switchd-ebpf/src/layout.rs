@@ -173,6 +173,12 @@ impl Node {
 /// subtable's width says. The last three are zero: they fill the last line of the widest entry.
 pub type Probe = [u64; WORDS + 4];
 
+/// Buckets in a line of them.
+pub const BUCKETS_PER_LINE: u32 = 16;
+/// A line of buckets: of each the number of its first [`Entry`], or 0. Changed by atomic stores. By lines, because an
+/// element of an array map takes eight bytes at least.
+pub type Buckets = [u32; BUCKETS_PER_LINE as usize];
+
 /// What a classifier entry says about a masked key.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -260,7 +266,8 @@ pub struct TableCounter {
     pub matched: u64,
 }
 
-/// A port, as the kernel finds it by device or by OpenFlow number.
+/// A port, as the kernel finds it by device or by OpenFlow number. Written by the daemon before anything leads to its
+/// slot. At worst a packet that was under way when a port went is sent to the next port of the same slot.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Port {
@@ -274,6 +281,27 @@ pub struct Port {
     pub bridge: u16,
     /// See [`port_flags`].
     pub flags: u32,
+}
+
+/// Ports are found by device and by OpenFlow number. Either leads to a slot, plus one, by an array if it is below these
+/// limits, which but for long-lived hosts and odd choices they are; else by a hash map, by [`far_device`] or
+/// [`far_number`].
+pub const NEAR_DEVICES: u32 = 4096;
+/// See [`NEAR_DEVICES`]; for each bridge.
+pub const NEAR_NUMBERS: u32 = 1024;
+
+/// The key of a device that is beyond [`NEAR_DEVICES`].
+#[inline(always)]
+#[must_use]
+pub const fn far_device(ifindex: u32) -> u64 {
+    1 << 32 | ifindex as u64
+}
+
+/// The key of a port's OpenFlow number that is beyond [`NEAR_NUMBERS`].
+#[inline(always)]
+#[must_use]
+pub const fn far_number(bridge: u32, number: u16) -> u64 {
+    (bridge << 16 | number as u32) as u64
 }
 
 /// Bits of [`Port::flags`].

@@ -16,9 +16,10 @@ use switchd_ebpf::atomic;
 use switchd_ebpf::conntrack::Connections;
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::layout::{
-    self, Config, DEFERRED as DEFERRED_SLOTS, Datagram, Deferred, EVENTS_SIZE, Entry, Event, MAX_BRIDGES,
-    MAX_DATAGRAMS, MAX_POLICIES, MAX_PORTS, MacKey, MacSeen, Node, Op, Port, PortCounter, PortList,
-    REAP_BATCH, Reap, Record, RuleCounter, TABLES, TableCounter, Tuple4, Tuple6, TupleRef, Zone,
+    self, BUCKETS_PER_LINE, Buckets, Config, DEFERRED as DEFERRED_SLOTS, Datagram, Deferred, EVENTS_SIZE,
+    Entry, Event, MAX_BRIDGES, MAX_DATAGRAMS, MAX_POLICIES, MAX_PORTS, MacKey, MacSeen, NEAR_DEVICES,
+    NEAR_NUMBERS, Node, Op, Port, PortCounter, PortList, REAP_BATCH, Reap, Record, RuleCounter, TABLES,
+    TableCounter, Tuple4, Tuple6, TupleRef, Zone, far_device, far_number,
 };
 use switchd_ebpf::pipeline::{Body, Machine};
 use switchd_ebpf::tables::Tables;
@@ -42,7 +43,7 @@ pub static HEADS: Array<u32> = Array::with_max_entries(MAX_BRIDGES * TABLES, MMA
 #[map]
 pub static NODES: Array<Node> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-pub static BUCKETS: Array<u32> = Array::with_max_entries(1, MMAPABLE);
+pub static BUCKETS: Array<Buckets> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 pub static ENTRIES: Array<Entry> = Array::with_max_entries(1, MMAPABLE);
 #[map]
@@ -53,9 +54,13 @@ pub static RULE_COUNTERS: Array<RuleCounter> = Array::with_max_entries(1, MMAPAB
 pub static TABLE_COUNTERS: PerCpuArray<TableCounter> = PerCpuArray::with_max_entries(MAX_BRIDGES * TABLES, 0);
 
 #[map]
-pub static PORTS_BY_DEVICE: HashMap<u32, Port> = HashMap::with_max_entries(MAX_PORTS, NO_PREALLOC);
+pub static PORTS: Array<Port> = Array::with_max_entries(MAX_PORTS, 0);
 #[map]
-pub static PORTS_BY_NUMBER: HashMap<u32, Port> = HashMap::with_max_entries(MAX_PORTS, NO_PREALLOC);
+pub static NEAR_PORTS_BY_DEVICE: Array<u32> = Array::with_max_entries(NEAR_DEVICES, 0);
+#[map]
+pub static NEAR_PORTS_BY_NUMBER: Array<u32> = Array::with_max_entries(MAX_BRIDGES * NEAR_NUMBERS, 0);
+#[map]
+pub static FAR_PORTS: HashMap<u64, u32> = HashMap::with_max_entries(2 * MAX_PORTS, NO_PREALLOC);
 #[map]
 pub static PORT_LISTS: HashMap<u32, PortList> = HashMap::with_max_entries(MAX_BRIDGES, NO_PREALLOC);
 #[map]
@@ -107,11 +112,26 @@ impl Maps {
         unsafe { atomic::load(&raw const self.config.version) }
     }
 
+    /// The port of a device.
+    #[inline(always)]
+    pub fn port_of_device(&self, ifindex: u32) -> Option<&Port> {
+        let slot = if ifindex < NEAR_DEVICES {
+            NEAR_PORTS_BY_DEVICE.get(ifindex).copied()
+        } else {
+            far_port(far_device(ifindex))
+        };
+        PORTS.get(slot?.wrapping_sub(1))
+    }
+
     /// A port of a bridge.
     #[inline(always)]
     pub fn port(&self, bridge: u32, number: u16) -> Option<&Port> {
-        // SAFETY: values are replaced as a whole, and freed only after the program has run.
-        unsafe { PORTS_BY_NUMBER.get(bridge << 16 | u32::from(number)) }
+        let slot = if u32::from(number) < NEAR_NUMBERS {
+            NEAR_PORTS_BY_NUMBER.get(bridge * NEAR_NUMBERS + u32::from(number)).copied()
+        } else {
+            far_port(far_number(bridge, number))
+        };
+        PORTS.get(slot?.wrapping_sub(1))
     }
 
     /// The number of the next frame that XDP leaves to tcx.
@@ -148,6 +168,12 @@ impl Maps {
     }
 }
 
+#[inline(always)]
+fn far_port(key: u64) -> Option<u32> {
+    // SAFETY: values are replaced as a whole, and freed only after the program has run.
+    unsafe { FAR_PORTS.get(key).copied() }
+}
+
 impl Tables for Maps {
     #[inline(always)]
     fn head(&self, bridge: u32, table: u32) -> u32 {
@@ -161,7 +187,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn bucket(&self, hash: u32) -> u32 {
-        BUCKETS.get(hash & self.config.bucket_mask).copied().unwrap_or(0)
+        let bucket = hash & self.config.bucket_mask;
+        BUCKETS.get(bucket / BUCKETS_PER_LINE).map_or(0, |line| line[(bucket % BUCKETS_PER_LINE) as usize])
     }
 
     #[inline(always)]

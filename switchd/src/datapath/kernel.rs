@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use aya::maps::{MapData, MapError, PerCpuArray, PerCpuValues};
-use switchd_ebpf::layout::{Config, Entry, Node, Op, RuleCounter, RuleRef, TABLES, TableCounter};
+use switchd_ebpf::layout::{
+    BUCKETS_PER_LINE, Buckets, Config, Entry, Node, Op, RuleCounter, RuleRef, TABLES, TableCounter,
+};
 
 use super::shared::Shared;
 use super::store::{Store, state};
@@ -19,7 +21,7 @@ pub struct KernelStore {
     /// A stretch of `max_rules` for each CPU.
     pub(super) counters: Shared<RuleCounter>,
     pub(super) config: Arc<Shared<Config>>,
-    pub(super) buckets: Shared<u32>,
+    pub(super) buckets: Shared<Buckets>,
     pub(super) entries: Shared<Entry>,
     pub(super) table_counters: PerCpuArray<MapData, TableCounter>,
     pub(super) max_rules: u32,
@@ -78,9 +80,11 @@ impl Store for KernelStore {
     }
 
     fn set_bucket(&mut self, bucket: u32, entry: u32) {
-        if let Some(first) = self.buckets.at(bucket) {
-            // SAFETY: within the mapping; both sides access the word whole.
-            unsafe { AtomicU32::from_ptr(first.as_ptr()) }.store(entry, Ordering::Release);
+        if let Some(line) = self.buckets.at(bucket / BUCKETS_PER_LINE) {
+            let at = (bucket % BUCKETS_PER_LINE) as usize;
+            // SAFETY: within the mapping, and the line has so many buckets; both sides access the word whole.
+            unsafe { AtomicU32::from_ptr(line.as_ptr().cast::<u32>().add(at)) }
+                .store(entry, Ordering::Release);
         }
     }
 
@@ -175,7 +179,7 @@ impl Store for KernelStore {
     }
 
     fn buckets(&self) -> u32 {
-        self.buckets.len()
+        self.buckets.len() * BUCKETS_PER_LINE
     }
 
     fn max_lines(&self) -> u32 {

@@ -33,6 +33,6 @@ impl Policies {
     fn liberal(&self, policy: u32) -> Option<&AtomicU32> {
         let timeouts = self.timeouts.at(policy)?;
         // SAFETY: within the mapping; both sides access the word whole.
-        Some(unsafe { AtomicU32::from_ptr(&raw mut (*timeouts.as_ptr()).reserved) })
+        Some(unsafe { AtomicU32::from_ptr(&raw mut (*timeouts.as_ptr()).be_liberal) })
     }
 }
