@@ -91,6 +91,10 @@ pub mod stage {
     pub const FOLLOW: u32 = 16;
     /// What a first fragment was told, for the others; from `TRACKED` and back.
     pub const CONCLUDE: u32 = 17;
+    /// The chunks of an SCTP packet; in the place of `VERIFY`.
+    pub const CHUNKS: u32 = 18;
+    /// Its checksum; behind `CHUNKS`.
+    pub const CRC: u32 = 19;
 }
 
 /// The header words of a key.
@@ -699,6 +703,8 @@ extern "C" fn step<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_
         stage::ASSEMBLE => conntrack::assemble(run),
         stage::FOLLOW => conntrack::follow(run),
         stage::CONCLUDE => conntrack::conclude(run),
+        stage::CHUNKS => conntrack::chunks(run),
+        stage::CRC => conntrack::crc(run),
         _ => run.usual_stages(),
     }
     i64::from(run.machine.done != 0)

@@ -255,6 +255,10 @@ impl<P: Packet> Rewrite<'_, P> {
     fn sctp_checksum(&mut self, difference: u32) -> bool {
         let at = u32::from(self.layout.l4) + 8;
         let Some(old) = self.packet.load::<4>(at) else { return false };
+        if old == [0; 4] {
+            // There is none, or the hardware will compute it.
+            return true;
+        }
         let behind = u32::from(self.layout.l4_len).saturating_sub(4);
         let sum = crc32c::correct(u32::from_le_bytes(old), difference.to_be_bytes(), behind);
         self.packet.store(at, sum.to_le_bytes())

@@ -28,7 +28,11 @@ pub fn examine<P: Packet, D: Connections>(run: &mut Run<'_, P, D>) {
         Some(kind) => {
             run.machine.track.kind = kind;
             // The checksum is over the whole datagram.
-            run.machine.stage = if leads { verified(run.machine) } else { stage::VERIFY };
+            run.machine.stage = match kind {
+                Kind::Sctp => stage::CHUNKS,
+                _ if leads => verified(run.machine),
+                _ => stage::VERIFY,
+            };
         }
         None => invalid(run),
     }
@@ -105,7 +109,7 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
             Kind::Tcp
         }
         ip_proto::UDP => Kind::Udp,
-        ip_proto::SCTP => Kind::Other(protocol),
+        ip_proto::SCTP => Kind::Sctp,
         ip_proto::ICMP | ip_proto::ICMPV6
             if ipv4 == (protocol == ip_proto::ICMP) && related::quotes(ipv4, ports.src as u8) =>
         {

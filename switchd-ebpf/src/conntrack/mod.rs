@@ -4,6 +4,7 @@
 //! here goes from stage to stage (see [`stage`]): [`examine`] reads the packet, [`connect`] finds its connection and
 //! moves it along, [`start`] and [`commit`] make one. `Run::tracked` is the end of it.
 
+mod chunks;
 mod examine;
 mod fragments;
 mod related;
@@ -14,7 +15,7 @@ use core::ptr::NonNull;
 
 use conntrack_core::nat::Search;
 use conntrack_core::{
-    Connection, Direction, Facts, Outcome, Timeouts, Timer, Verdict, ct_state, status, tcp,
+    Connection, Direction, Facts, Outcome, Timeouts, Timer, Verdict, ct_state, sctp, status, tcp,
 };
 
 use crate::atomic;
@@ -26,6 +27,7 @@ use crate::parse::{eth_type, ip_proto};
 use crate::pipeline::{Machine, Run, stage};
 use crate::tables::Tables;
 
+pub use chunks::{chunks, crc};
 pub use examine::{examine, sum, verify};
 pub use fragments::{Fragment, assemble, conclude, follow, fragment};
 pub use related::{Quote, quote, read_quote, relate};
@@ -103,6 +105,14 @@ pub struct Scratch {
     pub segment: tcp::Segment,
     /// Its header, or its options.
     pub header: Buffer,
+    /// The packet's chunks, if it is SCTP.
+    pub chunks: sctp::Packet,
+    /// Offset of the next one.
+    pub chunk_at: u32,
+    /// The register of its checksum.
+    pub crc: u32,
+    /// Zero.
+    pub reserved: u32,
     /// The action's flags: [`op::CT_COMMIT`] and the like.
     pub flags: u32,
     /// The action's table.
@@ -180,6 +190,8 @@ pub enum Kind {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP; the chunks are in the workspace.
+    Sctp,
     /// An ICMP query or answer, by its type.
     Icmp(u8),
     /// An ICMPv6 query or answer, by its type.
@@ -328,7 +340,7 @@ fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &
     let machine = &mut *run.machine;
     // SAFETY: the lock is held: nobody else writes to the record, and the daemon only reads it.
     let record = unsafe { &mut *found.record.as_ptr() };
-    let before = (record.connection.tcp.state, record.connection.status);
+    let before = visible(&record.connection);
     let verdict = if forced(machine.track.flags, found.direction) {
         Verdict::Reopen
     } else {
@@ -357,7 +369,7 @@ fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &
     let direction = core::hint::black_box(found.direction as usize) & 1;
     record.packets[direction] += 1;
     record.bytes[direction] += u64::from(machine.len);
-    let changed = before != (record.connection.tcp.state, record.connection.status);
+    let changed = before != visible(&record.connection);
     translate::plan(machine, record, found.direction);
     finish(run, found.record, found.number, word, found.direction, changed);
     if matches!(verdict, Verdict::Destroy) {
@@ -365,6 +377,13 @@ fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &
         remove(run.datapath, found.record, found.number, word, now, End::Removed);
     }
     true
+}
+
+/// What listeners hear of when it changes: state and status.
+#[inline(always)]
+fn visible(connection: &Connection) -> u64 {
+    let state = u64::from(connection.tcp.state.0) << 8 | u64::from(connection.sctp_state.0);
+    state << 32 | u64::from(connection.status)
 }
 
 /// What follows from a packet's connection, whose lock is held and given back here: `exec` writes to it, the key gets
@@ -403,13 +422,15 @@ fn judge(
     now: u64,
     timeouts: &Timeouts,
 ) -> Verdict {
-    connection.advance(direction, &facts(track.kind, &track.segment), now, timeouts, &mut track.outcome)
+    let facts = facts(track.kind, &track.segment, &track.chunks);
+    connection.advance(direction, &facts, now, timeouts, &mut track.outcome)
 }
 
 #[inline(always)]
-fn facts(kind: Kind, segment: &tcp::Segment) -> Facts<'_> {
+fn facts<'a>(kind: Kind, segment: &'a tcp::Segment, chunks: &'a sctp::Packet) -> Facts<'a> {
     match kind {
         Kind::Tcp => Facts::Tcp(segment),
+        Kind::Sctp => Facts::Sctp(chunks),
         Kind::Udp => Facts::Udp,
         Kind::Icmp(kind) => Facts::Icmp(kind),
         Kind::Icmpv6(kind) => Facts::Icmpv6(kind),
@@ -496,7 +517,8 @@ fn policy<D: Connections>(datapath: &D, zone: u16) -> u16 {
 /// As [`judge`], for a connection's first packet.
 #[inline(never)]
 fn open(track: &mut Scratch, now: u64, timeouts: &Timeouts) -> bool {
-    track.fresh.open(&facts(track.kind, &track.segment), now, timeouts, &mut track.outcome)
+    let facts = facts(track.kind, &track.segment, &track.chunks);
+    track.fresh.open(&facts, now, timeouts, &mut track.outcome)
 }
 
 /// Stage [`stage::COMMIT`]: gives the connection in the workspace a record.

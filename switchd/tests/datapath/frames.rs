@@ -33,7 +33,7 @@ pub fn ethernet(from: usize, kind: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The frame with all addresses and ports the other way round, and an echo request turned into its answer: checksums
-/// mind only the latter. None: it is neither TCP, UDP nor an echo request, or has options.
+/// mind only the latter. None: it is neither TCP, UDP, SCTP nor an echo request, or has options.
 pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
     let mut frame = frame.to_vec();
     (0..6).for_each(|i| frame.swap(i, 6 + i));
@@ -49,7 +49,7 @@ pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
         _ => return None,
     };
     match (protocol, frame[l4]) {
-        (6 | 17, _) => (0..2).for_each(|i| frame.swap(l4 + i, l4 + 2 + i)),
+        (6 | 17 | 132, _) => (0..2).for_each(|i| frame.swap(l4 + i, l4 + 2 + i)),
         (1, 8) | (58, 128) => {
             let kind = if protocol == 1 { 0 } else { 129 };
             let by = i32::from(frame[l4]) - kind;
@@ -104,6 +104,14 @@ pub fn time_exceeded(frame: &[u8], reporter: Reporter, quoted: usize) -> Vec<u8>
         message[2..4].copy_from_slice(&sum.to_be_bytes());
     }
     [frame, header, message].concat()
+}
+
+/// Sets the length of an IPv4 packet without options.
+pub fn set_ipv4_length(frame: &mut [u8], len: u16) {
+    frame[16..18].copy_from_slice(&len.to_be_bytes());
+    frame[24..26].fill(0);
+    let sum = checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// Cuts an IP packet without options or extension headers into fragments that carry at most `size` bytes each.
@@ -210,7 +218,7 @@ fn seal(ip: Ip, from: usize, protocol: u8, at: usize, mut segment: Vec<u8>) -> V
     segment
 }
 
-fn wrap(ip: Ip, from: usize, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub fn wrap(ip: Ip, from: usize, protocol: u8, payload: &[u8]) -> Vec<u8> {
     match ip {
         Ip::V4 => ipv4(from, protocol, &[], payload),
         Ip::V6 => ipv6(from, protocol, payload),

@@ -76,9 +76,14 @@ impl Twins {
         outputs.into_iter().map(|(_, bytes)| bytes).collect()
     }
 
+    /// The connections of both.
+    pub fn connections(&self) -> Vec<Record> {
+        self.memory.store().live_connections(clock::now())
+    }
+
     /// The packets of each connection, in both directions.
     pub fn packets(&self) -> Vec<[u64; 2]> {
-        self.memory.store().live_connections(clock::now()).iter().map(|record| record.packets).collect()
+        self.connections().iter().map(|record| record.packets).collect()
     }
 
     /// Has a frame come in by XDP that is for tcx alone: XDP leaves no trace of it. The host, which is XDP's twin

@@ -16,4 +16,5 @@ mod frames;
 mod kernel;
 mod normal;
 mod parser;
+mod sctp;
 mod switch;
