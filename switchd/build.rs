@@ -23,8 +23,8 @@ const SOURCES: &[&str] = &[
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // Asked for when it runs, not when it is compiled: a target directory may be copied to another work tree.
-    let workspace = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("..");
+    // Asked when the script runs: a target directory may have been copied, with the script, from another clone.
+    let workspace = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..");
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }

@@ -2,7 +2,7 @@
 
 use crate::tcp::{self, Segment, Tcp};
 use crate::timeouts::Timeouts;
-use crate::{Direction, ct_state, icmp, protocol, status, udp};
+use crate::{Direction, ct_state, icmp, protocol, sctp, status, udp};
 
 /// What the rules remember of a connection. All zero is a fresh one; every bit pattern is a legal value.
 #[repr(C)]
@@ -12,12 +12,16 @@ pub struct Connection {
     pub tcp: Tcp,
     /// Bits of [`status`].
     pub status: u32,
-    /// UDP: the time after which an exchange counts as a stream, in nanoseconds of the caller's clock.
-    pub stream_ns: u64,
+    /// What the protocol needs beside: see [`Self::stream_ns`] and [`Self::vtags`].
+    pub detail: u64,
     /// The IP protocol number.
     pub protocol: u8,
+    /// SCTP: the state.
+    pub sctp_state: sctp::State,
+    /// SCTP: what was seen that may still matter.
+    pub sctp_flags: u8,
     /// Explicit padding; zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 5],
 }
 
 const _: () = assert!(size_of::<Connection>() == 80 && align_of::<Connection>() == 8);
@@ -29,6 +33,8 @@ pub enum Facts<'a> {
     Tcp(&'a Segment),
     /// A UDP datagram.
     Udp,
+    /// An SCTP packet.
+    Sctp(&'a sctp::Packet),
     /// An ICMP message that is not an error, by its type.
     Icmp(u8),
     /// An ICMPv6 message that is not an error, by its type.
@@ -45,6 +51,7 @@ impl Facts<'_> {
         match *self {
             Self::Tcp(_) => protocol::TCP,
             Self::Udp => protocol::UDP,
+            Self::Sctp(_) => protocol::SCTP,
             Self::Icmp(_) => protocol::ICMP,
             Self::Icmpv6(_) => protocol::ICMPV6,
             Self::Other(number) => number,
@@ -58,8 +65,8 @@ impl Facts<'_> {
 pub enum Verdict {
     /// The packet belongs to the connection.
     Accept,
-    /// The packet is no legal part of the connection. What little Linux notes of such packets (which kind
-    /// came last) was noted; the state is unchanged.
+    /// The packet is no legal part of the connection. What little Linux notes of such packets (of TCP, which
+    /// kind came last; of SCTP, the chunks before the one in error) was noted; else the state is unchanged.
     Invalid,
     /// The packet is a SYN that reuses the tuple of a closed connection: the entry is to be deleted, and
     /// the packet to be looked up anew.
@@ -103,6 +110,7 @@ impl Connection {
                 udp::open(self, now_ns);
                 true
             }
+            Facts::Sctp(packet) => sctp::open(self, packet),
             Facts::Icmp(icmp_type) => icmp::opens(icmp_type),
             Facts::Icmpv6(icmp_type) => icmp::opens_v6(icmp_type),
             Facts::Other(_) => true,
@@ -139,6 +147,7 @@ impl Connection {
                 outcome.timer = udp::advance(self, now_ns, timeouts);
                 Verdict::Accept
             }
+            Facts::Sctp(packet) => sctp::advance(self, direction, packet, timeouts, &mut outcome.timer),
             Facts::Icmp(_) => {
                 outcome.timer = Timer::Set(timeouts.icmp);
                 Verdict::Accept
@@ -165,10 +174,34 @@ impl Connection {
     }
 
     /// Whether the connection may be dropped before its time when the table is full: any that is not
-    /// assured, and a TCP connection that is closing.
+    /// assured, and a TCP connection or an SCTP association that is closing.
     #[inline]
     #[must_use]
     pub const fn can_drop_early(&self) -> bool {
-        self.status & status::ASSURED == 0 || (self.protocol == protocol::TCP && self.tcp.state.is_closing())
+        self.status & status::ASSURED == 0
+            || match self.protocol {
+                protocol::TCP => self.tcp.state.is_closing(),
+                protocol::SCTP => self.sctp_state.is_closing(),
+                _ => false,
+            }
+    }
+
+    /// UDP: the time after which an exchange counts as a stream, in nanoseconds of the caller's clock.
+    #[inline(always)]
+    #[must_use]
+    pub const fn stream_ns(&self) -> u64 {
+        self.detail
+    }
+
+    /// SCTP: the verification tags that packets in the original and the reply direction carry; 0: not known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn vtags(&self) -> [u32; 2] {
+        [(self.detail >> 32) as u32, self.detail as u32]
+    }
+
+    #[inline(always)]
+    pub(crate) const fn set_vtags(&mut self, [original, reply]: [u32; 2]) {
+        self.detail = (original as u64) << 32 | reply as u64;
     }
 }

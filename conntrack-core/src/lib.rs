@@ -1,4 +1,4 @@
-//! The connection tracker's rules: TCP, UDP and ICMP state machines and timeouts, as pure functions.
+//! The connection tracker's rules: TCP, UDP, ICMP and SCTP state machines and timeouts, as pure functions.
 //!
 //! Nothing here keeps a table, reads a clock or allocates: a [`Connection`] is plain data that the caller
 //! stores where it likes, [`Connection::open`] starts one from the first packet, and [`Connection::advance`]
@@ -7,8 +7,8 @@
 //! values of more than 16 bytes go by reference and table look-ups are masked instead of checked.
 //!
 //! The rules are those of Linux's `nf_conntrack` (6.8 and later) with its default settings: mid-stream
-//! pickup is on (`nf_conntrack_tcp_loose`), out-of-window segments are invalid, three retransmissions
-//! shorten the timer.
+//! pickup is on (`nf_conntrack_tcp_loose`), out-of-window segments are invalid (unless
+//! [`Timeouts::be_liberal`]), three retransmissions shorten the timer.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -16,9 +16,14 @@
 extern crate std;
 
 mod connection;
+pub mod ftp;
 pub mod icmp;
+pub mod nat;
+pub mod sctp;
+pub mod seqadj;
 pub mod status;
 pub mod tcp;
+pub mod tftp;
 mod timeouts;
 mod udp;
 
@@ -55,6 +60,8 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
 }
 
 /// Which way a packet goes, relative to the first packet of its connection.

@@ -1,8 +1,9 @@
 //! How long a connection is kept after its last packet.
 
+use crate::sctp;
 use crate::tcp::State;
 
-/// Timeouts in seconds; [`Timeouts::DEFAULT`] has Linux's.
+/// Timeouts in seconds, and how strict TCP is; [`Timeouts::DEFAULT`] has Linux's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -22,11 +23,14 @@ pub struct Timeouts {
     pub icmpv6: u32,
     /// All other protocols.
     pub generic: u32,
-    /// Room that keeps the size a multiple of 8; zero.
-    pub reserved: u32,
+    /// Not 0: TCP segments are not held to the windows, but for RST
+    /// (`nf_conntrack_tcp_be_liberal`; OVS: `ct-disable-tcp-seq-chk`).
+    pub be_liberal: u32,
+    /// One for each SCTP state but [`sctp::State::NONE`], in their order.
+    pub sctp: [u32; 8],
 }
 
-const _: () = assert!(size_of::<Timeouts>() == 96);
+const _: () = assert!(size_of::<Timeouts>() == 128);
 
 impl Timeouts {
     /// Linux's defaults (`net/netfilter/nf_conntrack_*` of sysctl).
@@ -50,7 +54,8 @@ impl Timeouts {
             icmp: 30,
             icmpv6: 30,
             generic: 600,
-            reserved: 0,
+            be_liberal: 0,
+            sctp: [10, 3, 3, 210, 3, 3, 3, 30],
         }
     };
 
@@ -59,6 +64,13 @@ impl Timeouts {
     #[must_use]
     pub const fn tcp(&self, state: State) -> u32 {
         self.tcp[state.index()]
+    }
+
+    /// The timeout of an SCTP state.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sctp(&self, state: sctp::State) -> u32 {
+        self.sctp[(state.0.wrapping_sub(1) & 7) as usize]
     }
 }
 

@@ -11,14 +11,14 @@ const STREAM_AGE_NS: u64 = 2_000_000_000;
 /// Starts the clock that tells streams from queries.
 #[inline(always)]
 pub(crate) fn open(connection: &mut Connection, now_ns: u64) {
-    connection.stream_ns = now_ns.saturating_add(STREAM_AGE_NS);
+    connection.detail = now_ns.saturating_add(STREAM_AGE_NS);
 }
 
 /// Notes one more datagram. A first reply still gets the short timeout, as in Linux: one answer makes no
 /// stream.
 #[inline(always)]
 pub(crate) fn advance(connection: &mut Connection, now_ns: u64, timeouts: &Timeouts) -> Timer {
-    if connection.status & status::SEEN_REPLY == 0 || now_ns <= connection.stream_ns {
+    if connection.status & status::SEEN_REPLY == 0 || now_ns <= connection.stream_ns() {
         return Timer::Set(timeouts.udp);
     }
     connection.status |= status::ASSURED;

@@ -3,7 +3,7 @@
 mod support;
 
 use conntrack_core::tcp::{Kind, Peer, Segment, State, Tcp};
-use conntrack_core::{Connection, Direction, Facts, Timer, Verdict, ct_state, status};
+use conntrack_core::{Connection, Direction, Facts, Timer, Verdict, ct_state, sctp, status};
 use proptest::prelude::*;
 use support::*;
 
@@ -63,7 +63,7 @@ prop_compose! {
         small in (any::<u8>(), any::<u8>(), any::<u16>()),
         peers in (any_peer(), any_peer()),
         status in any::<u32>(),
-        stream_ns in any::<u64>(),
+        detail in any::<u64>(),
         protocol in any::<u8>(),
     ) -> Connection {
         Connection {
@@ -81,9 +81,11 @@ prop_compose! {
                 peers: [peers.0, peers.1],
             },
             status,
-            stream_ns,
+            detail,
             protocol,
-            reserved: [0; 7],
+            sctp_state: sctp::State(small.0),
+            sctp_flags: small.1,
+            reserved: [0; 5],
         }
     }
 }
@@ -139,11 +141,21 @@ proptest! {
         direction in direction(),
         segment in any_segment(),
         now_ns in any::<u64>(),
+        vtag in number(),
+        chunks in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u16>()), 0..20),
+        be_liberal in 0u32..2,
     ) {
         let mut session = established();
         session.connection = connection;
         session.now_ns = now_ns;
-        for facts in [Facts::Tcp(&segment), Facts::Udp, Facts::Icmp(0), Facts::Icmpv6(0), Facts::Other(0)] {
+        session.timeouts.be_liberal = be_liberal;
+        let mut packet = sctp::Packet::default();
+        packet.start(vtag);
+        for (kind, flags, length) in chunks {
+            packet.push(kind & 15, flags, length, Some(vtag));
+        }
+        let of = [Facts::Tcp(&segment), Facts::Udp, Facts::Sctp(&packet), Facts::Icmp(0), Facts::Icmpv6(0)];
+        for facts in of.into_iter().chain([Facts::Other(0)]) {
             let (mut once, mut again) = (session, session);
             let seen = once.packet(direction, &facts);
             prop_assert_eq!(seen, again.packet(direction, &facts));

@@ -270,6 +270,20 @@ fn segments_ahead_of_the_window_are_invalid() {
 }
 
 #[test]
+fn without_windows_only_resets_must_fit() {
+    let mut session = established();
+    session.timeouts.be_liberal = 1;
+    let far = segment(ACK, 1_000_000, 201, 10);
+    assert_eq!(session.left(far), accepted(EST, Timer::Set(432_000)));
+    assert_eq!(session.right(segment(ACK, 201, 5_000_000, 0)), accepted(RPL, Timer::Set(432_000)));
+    // Nothing is learned from it.
+    assert_eq!(session.connection.tcp.peers, established().connection.tcp.peers);
+    assert_eq!(session.left(segment(RST, 50, 0, 0)), INVALID);
+    session.timeouts.be_liberal = 0;
+    assert_eq!(session.left(far), INVALID);
+}
+
+#[test]
 fn a_little_more_than_the_window_passes_and_may_be_acknowledged() {
     let mut session = established();
     let seq = 101 + u32::from(WINDOW) + 1;

@@ -53,6 +53,9 @@ fn parse_flow_needs_no_switch() {
     assert_eq!(output.status.code(), Some(0));
 }
 
+/// The cookie of flows whose actions the switch cannot do.
+const UNSUPPORTED: u64 = 9;
+
 /// A switch that refuses flow-mods, counts three flows, and leaves everything else alone.
 struct FakeSwitch {
     run_dir: PathBuf,
@@ -98,6 +101,9 @@ fn answer(message: &[u8]) -> Vec<u8> {
         Message::Hello(_) => Message::Hello(VersionSet(0x7e)),
         Message::FeaturesRequest => Message::FeaturesReply(Default::default()),
         Message::BarrierRequest => Message::BarrierReply,
+        Message::FlowMod(_, flow) if flow.new_cookie == Some(UNSUPPORTED) => {
+            return error_reply(ErrorCode::ActionBadType, message);
+        }
         Message::FlowMod(..) => return error_reply(ErrorCode::FlowModOverlap, message),
         Message::StatsRequest(StatsRequest::Aggregate(FlowFormat::Nxm, _)) => {
             let sum = AggregateStats { packets: 7, bytes: 1000, flows: 3 };
@@ -116,6 +122,19 @@ fn a_refusal_is_shown_with_the_message() {
         String::from_utf8(output.stderr).unwrap(),
         "OFPT_ERROR (xid=0x6): OFPFMFC_OVERLAP\n\
          OFPT_FLOW_MOD (xid=0x6): ADD table:2 priority=5,ip check_overlap actions=output:1\n"
+    );
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn an_action_that_the_switch_cannot_do_is_said_to_be_one() {
+    let switch = FakeSwitch::new("unsupported");
+    let output = switch.ofctl(&["add-flow", "br0", "cookie=9,actions=controller"]);
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "OFPT_ERROR (xid=0x4): OFPBAC_BAD_TYPE\n\
+         OFPT_FLOW_MOD (xid=0x4): ADD cookie:0x9 actions=CONTROLLER:65535\n\
+         (the switch cannot do one of these actions, or not in this way; its log says which)\n"
     );
     assert_eq!(output.status.code(), Some(1));
 }

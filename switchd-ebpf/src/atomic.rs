@@ -46,6 +46,22 @@ pub unsafe fn fetch_add(word: *mut u64, value: u64) -> u64 {
     unsafe { AtomicU64::from_ptr(word) }.fetch_add(value, Ordering::SeqCst)
 }
 
+/// Sets bits, and returns what was there before.
+///
+/// # Safety
+/// As for [`compare_exchange`].
+#[inline(always)]
+pub unsafe fn fetch_or(word: *mut u64, bits: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's promise.
+    return unsafe {
+        core::intrinsics::atomic_or::<u64, u64, { core::intrinsics::AtomicOrdering::SeqCst }>(word, bits)
+    };
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    unsafe { AtomicU64::from_ptr(word) }.fetch_or(bits, Ordering::SeqCst)
+}
+
 /// Reads a word that others change.
 ///
 /// # Safety

@@ -51,6 +51,8 @@ reasons! {
     ConntrackClash = "conntrack_clash",
     /// Every address and port that `nat` allows is taken.
     NatExhausted = "nat_exhausted",
+    /// A later fragment is to be committed, but what the first one committed is gone.
+    ConntrackFragment = "conntrack_fragment",
     /// Another CPU held the connection for too long.
     ConntrackBusy = "conntrack_busy",
     /// The packet could not be changed as the flow wants.

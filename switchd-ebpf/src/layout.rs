@@ -35,10 +35,12 @@ pub struct Config {
     pub default_limit: u32,
     /// Keys the hash that chooses translated addresses and ports; random, so that nobody can foresee it.
     pub nat_salt: u64,
+    /// The number of buckets of the flow tables' entries, a power of two, less one.
+    pub bucket_mask: u32,
     /// Not 0: somebody listens to [`Event`]s.
     pub events: u32,
     /// Zero: what follows is written by the datapath, and begins a cache line.
-    pub pad: [u32; 7],
+    pub pad: [u32; 6],
     /// Record numbers given out so far; those given back wait in the free queue. Written by the datapath
     /// alone, by atomic addition.
     pub records_used: u64,
@@ -122,8 +124,11 @@ pub mod event {
 /// Bytes of the ring that events go through. A power of two.
 pub const EVENTS_SIZE: u32 = 1 << 20;
 
-/// How many key words a subtable's mask uses, rounded up to what there is a hash map for.
-pub const WIDTHS: [usize; 5] = [1, 3, 7, 15, 32];
+/// How many key words a subtable's mask uses, rounded up to what fills the lines of an [`Entry`]: one, two, or all
+/// that there can be.
+pub const WIDTHS: [usize; 3] = [3, 11, WORDS];
+/// The lines of an entry of each width.
+pub const LINES: [usize; 3] = [1, 2, 5];
 
 /// A subtable in a table's list. The list is sorted by falling `rank`, so that a search ends as soon as what
 /// was found ranks as high as anything that may follow.
@@ -164,9 +169,15 @@ impl Node {
     };
 }
 
-/// The key of a subtable's entry: the subtable's number and the masked words, of which a map takes as many
-/// as its width says.
-pub type Probe = [u64; WORDS + 1];
+/// The key of a subtable's entry: the subtable's number and the masked words, of which as many count as the
+/// subtable's width says. The last three are zero: they fill the last line of the widest entry.
+pub type Probe = [u64; WORDS + 4];
+
+/// Buckets in a line of them.
+pub const BUCKETS_PER_LINE: u32 = 16;
+/// A line of buckets: of each the number of its first [`Entry`], or 0. Changed by atomic stores. By lines, because an
+/// element of an array map takes eight bytes at least.
+pub type Buckets = [u32; BUCKETS_PER_LINE as usize];
 
 /// What a classifier entry says about a masked key.
 #[repr(C)]
@@ -176,22 +187,59 @@ pub struct RuleRef {
     pub rank: u32,
     /// Its counters.
     pub rule: u32,
-    /// Its first action.
+    /// Its first action; with [`op::DIRECT`], the OpenFlow number of the port to which its only one sends.
     pub ops: u32,
-    /// Zero.
-    pub pad: u32,
 }
 
-/// The highest-priority rule of a masked key, before and after the change of `since`. Replaced as a whole.
-#[repr(C)]
+/// The highest-priority rule of a masked key, before and after a change. One cache line: all that a hit reads of a
+/// key of few words. Wider ones go on in the lines that follow (see [`Entry::more`]).
+///
+/// An entry changes in place, while packets look at it. What `before` says is seen by nobody: it becomes what
+/// packets of the next version are to see, and then one store of `state` turns the two around.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// What packets see that run under version `since` or a later one.
-    pub now: RuleRef,
-    /// What earlier ones see.
-    pub before: RuleRef,
-    /// See [`Config::version`].
-    pub since: u64,
+    /// The next entry of the same bucket; 0: none. Changed by atomic stores.
+    pub next: u32,
+    /// The subtable.
+    pub subtable: u32,
+    /// In the high 63 bits the version since which packets see one of `rules`, and in bit 0 which one; earlier ones
+    /// see the other. Changed by atomic stores.
+    pub state: u64,
+    /// See `state`.
+    pub rules: [RuleRef; 2],
+    /// The first masked words.
+    pub words: [u64; 3],
+}
+
+impl Entry {
+    /// What packets of a version see.
+    #[inline(always)]
+    #[must_use]
+    pub fn rule(&self, version: u64) -> &RuleRef {
+        // SAFETY: a reference is valid for reads; the word is read once, since it may change meanwhile.
+        let state = unsafe { core::ptr::read_volatile(&raw const self.state) };
+        let other = state >> 1 > version;
+        if (state & 1 != 0) ^ other { &self.rules[1] } else { &self.rules[0] }
+    }
+
+    /// A line after the first: eight masked words, or as many as are left.
+    #[must_use]
+    pub fn of_words(words: &[u64]) -> Self {
+        let mut line = [0; 8];
+        line.iter_mut().zip(words).for_each(|(to, word)| *to = *word);
+        // SAFETY: of the same size, and valid for any bit pattern.
+        unsafe { core::mem::transmute(line) }
+    }
+
+    /// The line as eight masked words: what those after an entry's first one are.
+    #[inline(always)]
+    #[must_use]
+    pub fn more(&self) -> &[u64; 8] {
+        const { assert!(size_of::<Self>() == size_of::<[u64; 8]>()) };
+        // SAFETY: of the same size, aligned, without padding, and valid for any bit pattern.
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
 }
 
 /// A rule's counters on one CPU. Written by that CPU alone.
@@ -218,7 +266,8 @@ pub struct TableCounter {
     pub matched: u64,
 }
 
-/// A port, as the kernel finds it by device or by OpenFlow number.
+/// A port, as the kernel finds it by device or by OpenFlow number. Written by the daemon before anything leads to its
+/// slot. At worst a packet that was under way when a port went is sent to the next port of the same slot.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Port {
@@ -232,6 +281,27 @@ pub struct Port {
     pub bridge: u16,
     /// See [`port_flags`].
     pub flags: u32,
+}
+
+/// Ports are found by device and by OpenFlow number. Either leads to a slot, plus one, by an array if it is below these
+/// limits, which but for long-lived hosts and odd choices they are; else by a hash map, by [`far_device`] or
+/// [`far_number`].
+pub const NEAR_DEVICES: u32 = 4096;
+/// See [`NEAR_DEVICES`]; for each bridge.
+pub const NEAR_NUMBERS: u32 = 1024;
+
+/// The key of a device that is beyond [`NEAR_DEVICES`].
+#[inline(always)]
+#[must_use]
+pub const fn far_device(ifindex: u32) -> u64 {
+    1 << 32 | ifindex as u64
+}
+
+/// The key of a port's OpenFlow number that is beyond [`NEAR_NUMBERS`].
+#[inline(always)]
+#[must_use]
+pub const fn far_number(bridge: u32, number: u16) -> u64 {
+    (bridge << 16 | number as u32) as u64
 }
 
 /// Bits of [`Port::flags`].
@@ -341,6 +411,8 @@ pub mod op {
     /// The high halves of the addresses of the [`NAT`] before it, likewise.
     pub const NAT_HIGH: u8 = 16;
 
+    /// In [`RuleRef::ops`](super::RuleRef::ops): the only action is an output to a port of a device.
+    pub const DIRECT: u32 = 1 << 31;
     /// [`RESUBMIT`] with the packet's own port of entry.
     pub const NO_PORT: u32 = u32::MAX;
     /// [`CT`]: commit.
@@ -397,6 +469,57 @@ pub struct Ports {
     pub protocol: u8,
     /// 4 or 6.
     pub family: u8,
+}
+
+/// Words of a datagram's bits, one for each unit of eight octets. A power of two.
+pub const DATAGRAM_WORDS: u32 = 128;
+
+/// Datagrams whose fragments are known at once.
+pub const MAX_DATAGRAMS: u32 = 4096;
+
+/// A datagram that comes in fragments. All but `expires` is accessed by atomic operations: fragments of one datagram
+/// may come on two CPUs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram {
+    /// When it is forgotten: nanoseconds of the coarse monotonic clock.
+    pub expires: u64,
+    /// What its first fragment was told: the ports of its tuple (source in the high 16 bits, then destination), the
+    /// bits of [`datagram`], the protocol from bit 16, and the ct_state from bit 0.
+    pub result: u64,
+    /// Its length in octets, once its last fragment has come; 0 until then.
+    pub end: u64,
+    /// Units that have come.
+    pub received: u64,
+    /// TCP: the sequence number of its first octet, if the header's octets counted.
+    pub base: u64,
+    /// Zero.
+    pub pad: u64,
+    /// The units that have come: unit `n` is bit `n % 64` of word `n / 64`.
+    pub seen: [u64; DATAGRAM_WORDS as usize],
+}
+
+impl Datagram {
+    /// One of which nothing has come.
+    pub const EMPTY: Self = Self {
+        expires: 0,
+        result: 0,
+        end: 0,
+        received: 0,
+        base: 0,
+        pad: 0,
+        seen: [0; DATAGRAM_WORDS as usize],
+    };
+}
+
+/// Bits of [`Datagram::result`].
+pub mod datagram {
+    /// The first fragment has come, and the rest of the word is valid.
+    pub const READY: u64 = 1 << 31;
+    /// Fragments overlap, or do not fit.
+    pub const BAD: u64 = 1 << 30;
+    /// All have come.
+    pub const WHOLE: u64 = 1 << 29;
 }
 
 /// What a tuple leads to: a record's number in the low half; in the high half the record's generation (see
@@ -544,7 +667,7 @@ assert_size!(
     Record = 256,
     Event = 272,
     Node = 320,
-    Entry = 40,
+    Entry = 64,
     RuleCounter = 32,
     Port = 16,
     PortList = 512,
@@ -563,7 +686,7 @@ macro_rules! plain {
     };
 }
 #[cfg(feature = "user")]
-plain!(Entry, MacKey, Port, PortCounter, PortList, TableCounter);
+plain!(MacKey, Port, PortCounter, PortList, TableCounter);
 
 #[cfg(test)]
 mod tests {

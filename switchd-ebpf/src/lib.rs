@@ -14,6 +14,7 @@ pub mod atomic;
 pub mod checksum;
 pub mod classify;
 pub mod conntrack;
+pub mod crc32c;
 pub mod drop_reason;
 pub mod key;
 pub mod layout;

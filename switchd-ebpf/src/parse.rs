@@ -61,7 +61,7 @@ pub struct Layout {
     pub l3: u16,
     /// The transport header; 0 in later fragments and where it is cut.
     pub l4: u16,
-    /// From the transport header to the end of the IP packet.
+    /// From the transport header to the end of the IP packet; of a later fragment, the length of what it carries.
     pub l4_len: u16,
     /// Length of the network header, without extension headers.
     pub l3_len: u16,
@@ -71,8 +71,8 @@ pub struct Layout {
     pub nd_tll: u16,
     /// The transport checksum holds only the pseudo header's sum: the rest was left to the hardware.
     pub partial: u16,
-    /// Zero.
-    pub pad: u16,
+    /// The header that makes the packet a fragment: IPv4's own, or IPv6's fragment header; 0 if it is none.
+    pub fragment: u16,
 }
 
 /// The same offset, but one of which the BPF verifier knows nothing: having gone through memory, it is not
@@ -176,6 +176,10 @@ fn ipv4<P: Packet>(packet: &P, offset: u32, key: &mut Key, layout: &mut Layout) 
     key.words[4] = u64::from(ttl) << 24;
     layout.l3 = offset as u16;
     layout.l3_len = header as u16;
+    if frag != 0 {
+        layout.fragment = offset as u16;
+        layout.l4_len = (total - header) as u16;
+    }
     if !later {
         let pseudo = (key.words[3] >> 32) + (key.words[3] & 0xffff_ffff);
         transport(packet, offset + header, total - header, protocol, pseudo, key, layout);
@@ -226,6 +230,10 @@ fn ipv6<P: Packet>(packet: &P, offset: u32, key: &mut Key, layout: &mut Layout) 
                     break;
                 }
                 let position = u16::from_be_bytes([o0, o1]);
+                if position & 0xfff9 != 0 {
+                    layout.fragment = at as u16;
+                    layout.l4_len = (end - (at + 8)) as u16;
+                }
                 if position & 0xfff8 != 0 {
                     frag = FRAG_ANY | FRAG_LATER;
                     known = true;

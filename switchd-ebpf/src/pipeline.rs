@@ -10,6 +10,8 @@
 
 use core::ffi::c_void;
 
+use conntrack_core::nat::Range;
+
 use crate::classify;
 use crate::conntrack::{self, Connections, Last};
 use crate::drop_reason::DropReason;
@@ -75,6 +77,24 @@ pub mod stage {
     pub const RESUME: u32 = 9;
     /// The tuples of the connection that the packet starts; behind `COMMIT`.
     pub const CLAIM: u32 = 10;
+    /// The connection that an ICMP error is related to; in the place of `CONNECT`.
+    pub const RELATE: u32 = 11;
+    /// The translation of the packet that it quotes; behind `RELATE`.
+    pub const QUOTE: u32 = 12;
+    /// The packet that an ICMP error quotes; before `RELATE`.
+    pub const READ_QUOTE: u32 = 13;
+    /// Where a fragment belongs; from `EXAMINE`.
+    pub const FRAGMENT: u32 = 14;
+    /// Whether it fits the others of its datagram. A first fragment goes on in `EXAMINE`, later ones in `FOLLOW`.
+    pub const ASSEMBLE: u32 = 15;
+    /// The connection of a later fragment; in the place of `CONNECT`.
+    pub const FOLLOW: u32 = 16;
+    /// What a first fragment was told, for the others; from `TRACKED` and back.
+    pub const CONCLUDE: u32 = 17;
+    /// The chunks of an SCTP packet; in the place of `VERIFY`.
+    pub const CHUNKS: u32 = 18;
+    /// Its checksum; behind `CHUNKS`.
+    pub const CRC: u32 = 19;
 }
 
 /// The header words of a key.
@@ -179,8 +199,13 @@ pub struct Machine {
     /// Why a packet without output is dropped, plus one.
     pub reason: u32,
 
-    /// The classifier's search: the next node, what was found, and the masked key.
+    /// The classifier's search: the next node, the next entry, the present subtable's width, what was found, and the
+    /// masked key.
     pub node: u32,
+    /// See `node`.
+    pub entry: u32,
+    /// See `node`.
+    pub width: u32,
     /// See `node`.
     pub best: RuleRef,
     /// See `node`.
@@ -188,6 +213,8 @@ pub struct Machine {
 
     /// What `exec` has gathered.
     pub write: ConnectionWrite,
+    /// What `nat` of the next `ct` may translate to.
+    pub nat: Range,
     /// Connection tracking's workspace.
     pub track: conntrack::Scratch,
     /// What this branch knows from its last `ct`.
@@ -367,6 +394,14 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
             port::IN_PORT => self.output(self.machine.in_port()),
             port::NORMAL => normal::forward(self),
             port::FLOOD | port::ALL => self.output(number),
+            _ => self.output_to_device(number),
+        }
+    }
+
+    /// An output to a port that stands for itself.
+    #[inline(always)]
+    fn output_to_device(&mut self, number: u16) {
+        match number {
             _ if number == self.machine.in_port() => self.blame(DropReason::InputPort),
             // No port has such a number; LOCAL has no device.
             port::FIRST_RESERVED.. => self.blame(DropReason::NoSuchPort),
@@ -390,9 +425,15 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
         self.datapath.looked_up(machine.bridge, machine.table, hit);
         if hit {
             self.datapath.hit(machine.best.rule, machine.len, machine.now);
-            machine.stage = stage::ACT;
-            machine.pc = machine.best.ops;
             machine.reason = DropReason::Flow as u32 + 1;
+            let ops = machine.best.ops;
+            if ops & op::DIRECT == 0 {
+                machine.stage = stage::ACT;
+                machine.pc = ops;
+            } else {
+                self.output_to_device(ops as u16);
+                self.machine.end_list();
+            }
         } else {
             machine.reason = DropReason::NoMatch as u32 + 1;
             machine.end_list();
@@ -465,6 +506,16 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
                 let (bits, mask) = moved(op, self.machine.key.words[a]);
                 self.machine.write.set(op.b as u8, bits, mask);
             }
+            op::NAT => {
+                self.machine.nat = Range {
+                    min: [0, op.value],
+                    max: [0, op.mask],
+                    min_port: (op.c >> 16) as u16,
+                    max_port: op.c as u16,
+                    flags: u32::from(op.b),
+                };
+            }
+            op::NAT_HIGH => (self.machine.nat.min[0], self.machine.nat.max[0]) = (op.value, op.mask),
             op::DEC_TTL => self.decrement_ttl(),
             op::CLONE => {
                 let n = self.machine.n_clones as usize;
@@ -531,10 +582,37 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
         }
     }
 
+    /// The stages that most packets go through, in their order.
+    #[inline(always)]
+    fn usual_stages(&mut self) {
+        if self.is_at(stage::LOOK_UP) {
+            self.look_up();
+        }
+        if self.is_at(stage::ACT) {
+            self.next_action();
+        }
+        if self.is_at(stage::EXAMINE) {
+            conntrack::examine(self);
+        }
+        if self.is_at(stage::VERIFY) {
+            conntrack::verify(self);
+        }
+        if self.is_at(stage::CONNECT) {
+            conntrack::connect(self);
+        }
+        if self.is_at(stage::TRACKED) {
+            self.tracked();
+        }
+    }
+
     /// The end of a `ct` action: the packet is translated, and forks if it goes on in a table.
     #[inline(always)]
     fn tracked(&mut self) {
         let machine = &mut *self.machine;
+        if machine.track.fragment.leads != 0 {
+            machine.stage = stage::CONCLUDE;
+            return;
+        }
         machine.stage = stage::ACT;
         machine.write = ConnectionWrite::default();
         let goes_on = machine.track.flags & op::CT_TABLE != 0;
@@ -606,43 +684,28 @@ impl ConnectionWrite {
     }
 }
 
-/// One step: from stage to stage, for as long as they follow in the usual order. What goes back takes another
-/// step.
+/// One step. Most packets go from stage to stage of the usual order, for as long as they follow in it; what goes back
+/// takes another step. The other stages are steps of their own: fewer packets have them, and the verifier need not
+/// follow each of their ways through all that comes behind.
 extern "C" fn step<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_void) -> i64 {
     // SAFETY: `Run::run` passes itself, exclusively borrowed for as long as the loop runs.
     let run = unsafe { &mut *run.cast::<Run<'_, P, D>>() };
-    if run.is_at(stage::LOOK_UP) {
-        run.look_up();
-    }
-    if run.is_at(stage::ACT) {
-        run.next_action();
-    }
-    if run.is_at(stage::RESUME) {
-        conntrack::resume(run);
-    }
-    if run.is_at(stage::EXAMINE) {
-        conntrack::examine(run);
-    }
-    if run.is_at(stage::VERIFY) {
-        conntrack::verify(run);
-    }
-    if run.is_at(stage::SUM) {
-        conntrack::sum(run);
-    }
-    if run.is_at(stage::CONNECT) {
-        conntrack::connect(run);
-    }
-    if run.is_at(stage::START) {
-        conntrack::start(run);
-    }
-    if run.is_at(stage::COMMIT) {
-        conntrack::commit(run);
-    }
-    if run.is_at(stage::CLAIM) {
-        conntrack::claim(run);
-    }
-    if run.is_at(stage::TRACKED) {
-        run.tracked();
+    match run.machine.stage {
+        stage::RESUME => conntrack::resume(run),
+        stage::SUM => conntrack::sum(run),
+        stage::START => conntrack::start(run),
+        stage::COMMIT => conntrack::commit(run),
+        stage::CLAIM => conntrack::claim(run),
+        stage::READ_QUOTE => conntrack::read_quote(run),
+        stage::RELATE => conntrack::relate(run),
+        stage::QUOTE => conntrack::quote(run),
+        stage::FRAGMENT => conntrack::fragment(run),
+        stage::ASSEMBLE => conntrack::assemble(run),
+        stage::FOLLOW => conntrack::follow(run),
+        stage::CONCLUDE => conntrack::conclude(run),
+        stage::CHUNKS => conntrack::chunks(run),
+        stage::CRC => conntrack::crc(run),
+        _ => run.usual_stages(),
     }
     i64::from(run.machine.done != 0)
 }

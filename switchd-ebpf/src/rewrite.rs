@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 
 use crate::checksum::delta;
+use crate::crc32c;
 use crate::key::SHIFTS;
 use crate::packet::{Changed, Packet};
 use crate::parse::{Layout, VLAN_CFI, eth_type, ip_proto};
@@ -245,8 +246,22 @@ impl<P: Packet> Rewrite<'_, P> {
         stored
             && match self.transport_checksum() {
                 Some((field, _)) => self.packet.correct_checksum(field, delta(old, new), Changed::Transport),
-                None => true,
+                None => protocol != ip_proto::SCTP || self.sctp_checksum((old ^ new) as u32),
             }
+    }
+
+    /// SCTP's checksum, for ports that differ in these bits.
+    #[inline(always)]
+    fn sctp_checksum(&mut self, difference: u32) -> bool {
+        let at = u32::from(self.layout.l4) + 8;
+        let Some(old) = self.packet.load::<4>(at) else { return false };
+        if old == [0; 4] {
+            // There is none, or the hardware will compute it.
+            return true;
+        }
+        let behind = u32::from(self.layout.l4_len).saturating_sub(4);
+        let sum = crc32c::correct(u32::from_le_bytes(old), difference.to_be_bytes(), behind);
+        self.packet.store(at, sum.to_le_bytes())
     }
 
     /// Neighbour discovery's target and link layer addresses.

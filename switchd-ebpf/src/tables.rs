@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use crate::drop_reason::DropReason;
-use crate::layout::{Entry, MacKey, MacSeen, Node, Op, Probe};
+use crate::layout::{Entry, MacKey, MacSeen, Node, Op};
 use crate::pipeline::Body;
 
 /// The flow tables, the MAC table, and the counters.
@@ -14,8 +14,11 @@ pub trait Tables {
     /// A node.
     fn node(&self, node: u32) -> Option<&Node>;
 
-    /// The entry of a masked key of `WIDTHS[width]` words, behind the subtable's number.
-    fn entry(&self, width: u32, probe: &Probe) -> Option<&Entry>;
+    /// The first entry of the bucket that a hash falls into; 0: none.
+    fn bucket(&self, hash: u32) -> u32;
+
+    /// An entry, or a line that goes on with one.
+    fn entry(&self, entry: u32) -> Option<&Entry>;
 
     /// An action.
     fn op(&self, pc: u32) -> Option<&Op>;

@@ -87,6 +87,9 @@ pub trait Rules {
     /// A table's counters.
     fn table_stats(&self, bridge: BridgeId, table: u8) -> TableStats;
 
+    /// Starts the counters of all tables of a bridge anew.
+    fn reset_table_stats(&mut self, bridge: BridgeId);
+
     /// How many rules there is room for.
     fn capacity(&self) -> u32;
 }

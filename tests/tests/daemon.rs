@@ -134,6 +134,40 @@ fn killed_it_leaves_nothing_that_keeps_the_next_one_from_working() -> Result<()>
     Ok(())
 }
 
+/// The features of veth_l0's peer, which has to be prepared for XDP.
+fn peer_features(lab: &Lab) -> Result<String> {
+    lab.exec("ip", &["netns", "exec", "left", "ethtool", "-k", "veth_l1"])?.ok()
+}
+
+#[test]
+fn what_a_killed_one_did_to_ports_the_next_one_undoes() -> Result<()> {
+    let lab = Lab::new()?;
+    let switch = lab.switchd(&[])?;
+    for line in tutorial::SETUP.iter().filter(|line| !line.starts_with("ovs-vsctl")) {
+        tutorial::run(&lab, line)?.ok()?;
+    }
+    let before = peer_features(&lab)?;
+    for line in tutorial::SETUP.iter().filter(|line| line.starts_with("ovs-vsctl")) {
+        tutorial::run(&lab, line)?.ok()?;
+    }
+    let prepared = peer_features(&lab)?;
+    assert_ne!(prepared, before);
+    // Twice: the second one, too, finds prepared what it has not prepared.
+    let mut switch = switch;
+    for _ in 0..2 {
+        kill(Pid::from_raw(switch.pid().cast_signed()), Signal::SIGKILL)?;
+        switch.wait(Duration::from_secs(10))?;
+        assert_ne!(peer_features(&lab)?, before, "it had no time to undo anything");
+        switch = lab.switchd(&[])?;
+        assert_eq!(peer_features(&lab)?, prepared);
+    }
+    assert!(switch.stop()?.success());
+    assert_eq!(peer_features(&lab)?, before);
+    let left = fs::read_dir(RUNDIR)?.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>>>()?;
+    assert_eq!(left, ["switchd.state"]);
+    Ok(())
+}
+
 #[test]
 fn a_foreign_program_is_left_alone() -> Result<()> {
     let lab = Lab::new()?;

@@ -332,6 +332,30 @@ fn counters_are_exact() -> Result<()> {
     Ok(())
 }
 
+/// Look-ups and matches of table 0.
+fn look_ups(lab: &Lab, bridge: &str) -> Result<String> {
+    let tables = lab.ovs("ofctl", &["dump-tables", bridge])?.ok()?;
+    let line = tables.lines().find(|line| line.contains("lookup=")).context("no table")?;
+    Ok(line.trim().to_owned())
+}
+
+#[test]
+fn a_bridge_does_not_go_on_with_the_table_counters_of_another() -> Result<()> {
+    let world = World::new(Datapath::Xdp)?;
+    for _ in 0..3 {
+        world.copies(&frame()?)?;
+    }
+    assert_eq!(look_ups(&world.lab, "br0")?, "active=1, lookup=3, matched=3");
+    world.lab.ovs("vsctl", &["del-br", "br0"])?.ok()?;
+    // It gets the number in the datapath that is free again.
+    world.lab.ovs("vsctl", &["add-br", "br1", "--", "add-port", "br1", "p1"])?.ok()?;
+    assert_eq!(look_ups(&world.lab, "br1")?, "active=1, lookup=0, matched=0");
+    world.wires[0].send(&frame()?)?;
+    assert!(world.wires[0].drain(QUIET)?.is_empty());
+    assert_eq!(look_ups(&world.lab, "br1")?, "active=1, lookup=1, matched=1");
+    Ok(())
+}
+
 #[test]
 fn flows_time_out() -> Result<()> {
     let world = World::new(Datapath::Xdp)?;

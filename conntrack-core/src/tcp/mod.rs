@@ -14,6 +14,7 @@ pub use segment::{
     ACK, CWR, ECE, FIN, HAS_OPTIONS, HAS_SACK, HAS_SACK_PERMITTED, HAS_WINDOW_SCALE, PSH, RST, SYN, Segment,
     URG, flags_valid,
 };
+pub(crate) use sequence::after;
 pub use state::{Kind, State};
 pub(crate) use tracker::{advance, open};
 

@@ -56,7 +56,7 @@ pub(crate) fn advance(
         Step::Pass => return Verdict::Accept,
         Step::Reopen => return Verdict::Reopen,
         Step::Trust(new) => new,
-        Step::Check(new) => match window::check(&mut connection.tcp, direction, kind, segment) {
+        Step::Check(new) => match window::check(&mut connection.tcp, direction, kind, segment, timeouts) {
             Fit::Inside => new,
             Fit::Tolerated => return Verdict::Accept,
             Fit::Outside => {

@@ -16,6 +16,7 @@ use super::sequence::{after, before};
 use super::state::{Kind, State};
 use super::{Peer, Segment, Tcp, peer_flags};
 use crate::Direction;
+use crate::timeouts::Timeouts;
 
 /// How far an acknowledgment may lag behind at least: the largest window without scaling, and some.
 const MIN_ACK_LAG: u32 = 66000;
@@ -33,7 +34,13 @@ pub(crate) enum Fit {
 
 /// Checks a segment and moves the windows accordingly.
 #[inline(always)]
-pub(crate) fn check(tcp: &mut Tcp, direction: Direction, kind: Kind, segment: &Segment) -> Fit {
+pub(crate) fn check(
+    tcp: &mut Tcp,
+    direction: Direction,
+    kind: Kind,
+    segment: &Segment,
+    timeouts: &Timeouts,
+) -> Fit {
     let opening = matches!(tcp.state, State::SYN_SENT | State::SYN_RECV);
     let state = tcp.state;
     let [original, reply] = &mut tcp.peers;
@@ -81,8 +88,9 @@ pub(crate) fn check(tcp: &mut Tcp, direction: Direction, kind: Kind, segment: &S
 
     match fit(sender, receiver, seq, end, sack) {
         Fit::Inside => {}
-        // Nothing can be held against a sender whose window scale is unknown.
-        _ if sender.flags & peer_flags::BE_LIBERAL != 0 => return Fit::Inside,
+        // Nothing can be held against a sender whose window scale is unknown, and nothing is to be held against
+        // any.
+        _ if sender.flags & peer_flags::BE_LIBERAL != 0 || timeouts.be_liberal != 0 => return Fit::Inside,
         unfit => return unfit,
     }
     let window = scaled(segment.window, if is_syn { 0 } else { sender.scale });

@@ -4,7 +4,17 @@ use std::fmt::Write;
 
 use ofctl::port::NoNames;
 use ofctl::print::write_flow_mod;
-use ofctl::wire::{self, ErrorMessage, Header, Message, Protocol, Xid};
+use ofctl::wire::{self, ErrorCode, ErrorMessage, Header, Message, Protocol, Xid};
+
+/// What a code does not say by itself to whoever wrote the flow.
+fn hint(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::ActionBadType => {
+            Some("(the switch cannot do one of these actions, or not in this way; its log says which)")
+        }
+        _ => None,
+    }
+}
 
 /// Two lines as OVS prints them; a dump of the bytes follows where they make no sense to us either.
 pub fn describe(protocol: Protocol, xid: Xid, error: &ErrorMessage) -> String {
@@ -15,6 +25,9 @@ pub fn describe(protocol: Protocol, xid: Xid, error: &ErrorMessage) -> String {
         // Writing to a string cannot fail.
         let _ = write_flow_mod(&mut text, *xid, flow, &NoNames);
         text.push('\n');
+        if let Some(hint) = hint(error.code) {
+            let _ = writeln!(text, "{hint}");
+        }
         return text;
     }
     let name = name(header.kind, &error.data);

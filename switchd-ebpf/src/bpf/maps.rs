@@ -7,7 +7,8 @@ use core::mem::transmute;
 use core::ptr::NonNull;
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, generated::bpf_loop};
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_loop};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf};
 use conntrack_core::Timeouts;
@@ -15,9 +16,10 @@ use switchd_ebpf::atomic;
 use switchd_ebpf::conntrack::Connections;
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::layout::{
-    self, Config, DEFERRED as DEFERRED_SLOTS, Deferred, EVENTS_SIZE, Entry, Event, MAX_BRIDGES, MAX_POLICIES,
-    MAX_PORTS, MacKey, MacSeen, Node, Op, Port, PortCounter, PortList, Probe, REAP_BATCH, Reap, Record,
-    RuleCounter, TABLES, TableCounter, Tuple4, Tuple6, TupleRef, Zone,
+    self, BUCKETS_PER_LINE, Buckets, Config, DEFERRED as DEFERRED_SLOTS, Datagram, Deferred, EVENTS_SIZE,
+    Entry, Event, MAX_BRIDGES, MAX_DATAGRAMS, MAX_POLICIES, MAX_PORTS, MacKey, MacSeen, NEAR_DEVICES,
+    NEAR_NUMBERS, Node, Op, Port, PortCounter, PortList, REAP_BATCH, Reap, Record, RuleCounter, TABLES,
+    TableCounter, Tuple4, Tuple6, TupleRef, Zone, far_device, far_number,
 };
 use switchd_ebpf::pipeline::{Body, Machine};
 use switchd_ebpf::tables::Tables;
@@ -41,15 +43,9 @@ pub static HEADS: Array<u32> = Array::with_max_entries(MAX_BRIDGES * TABLES, MMA
 #[map]
 pub static NODES: Array<Node> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-pub static ENTRIES1: HashMap<[u64; 2], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
+pub static BUCKETS: Array<Buckets> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-pub static ENTRIES3: HashMap<[u64; 4], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
-#[map]
-pub static ENTRIES7: HashMap<[u64; 8], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
-#[map]
-pub static ENTRIES15: HashMap<[u64; 16], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
-#[map]
-pub static ENTRIES32: HashMap<[u64; 33], Entry> = HashMap::with_max_entries(1, NO_PREALLOC);
+pub static ENTRIES: Array<Entry> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 pub static OPS: Array<Op> = Array::with_max_entries(1, MMAPABLE);
 #[map]
@@ -58,9 +54,13 @@ pub static RULE_COUNTERS: Array<RuleCounter> = Array::with_max_entries(1, MMAPAB
 pub static TABLE_COUNTERS: PerCpuArray<TableCounter> = PerCpuArray::with_max_entries(MAX_BRIDGES * TABLES, 0);
 
 #[map]
-pub static PORTS_BY_DEVICE: HashMap<u32, Port> = HashMap::with_max_entries(MAX_PORTS, NO_PREALLOC);
+pub static PORTS: Array<Port> = Array::with_max_entries(MAX_PORTS, 0);
 #[map]
-pub static PORTS_BY_NUMBER: HashMap<u32, Port> = HashMap::with_max_entries(MAX_PORTS, NO_PREALLOC);
+pub static NEAR_PORTS_BY_DEVICE: Array<u32> = Array::with_max_entries(NEAR_DEVICES, 0);
+#[map]
+pub static NEAR_PORTS_BY_NUMBER: Array<u32> = Array::with_max_entries(MAX_BRIDGES * NEAR_NUMBERS, 0);
+#[map]
+pub static FAR_PORTS: HashMap<u64, u32> = HashMap::with_max_entries(2 * MAX_PORTS, NO_PREALLOC);
 #[map]
 pub static PORT_LISTS: HashMap<u32, PortList> = HashMap::with_max_entries(MAX_BRIDGES, NO_PREALLOC);
 #[map]
@@ -82,6 +82,10 @@ pub static TUPLES6: HashMap<Tuple6, TupleRef> = HashMap::with_max_entries(1, NO_
 pub static RECORDS: Array<Record> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 pub static FREE_RECORDS: Queue<u32> = Queue::with_max_entries(1, 0);
+#[map]
+pub static DATAGRAMS: LruHashMap<Tuple6, Datagram> = LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
+#[map]
+pub static NEW_DATAGRAM: PerCpuArray<Datagram> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static REAP: Array<Reap> = Array::with_max_entries(REAP_BATCH, MMAPABLE);
 
@@ -108,11 +112,26 @@ impl Maps {
         unsafe { atomic::load(&raw const self.config.version) }
     }
 
+    /// The port of a device.
+    #[inline(always)]
+    pub fn port_of_device(&self, ifindex: u32) -> Option<&Port> {
+        let slot = if ifindex < NEAR_DEVICES {
+            NEAR_PORTS_BY_DEVICE.get(ifindex).copied()
+        } else {
+            far_port(far_device(ifindex))
+        };
+        PORTS.get(slot?.wrapping_sub(1))
+    }
+
     /// A port of a bridge.
     #[inline(always)]
     pub fn port(&self, bridge: u32, number: u16) -> Option<&Port> {
-        // SAFETY: values are replaced as a whole, and freed only after the program has run.
-        unsafe { PORTS_BY_NUMBER.get(bridge << 16 | u32::from(number)) }
+        let slot = if u32::from(number) < NEAR_NUMBERS {
+            NEAR_PORTS_BY_NUMBER.get(bridge * NEAR_NUMBERS + u32::from(number)).copied()
+        } else {
+            far_port(far_number(bridge, number))
+        };
+        PORTS.get(slot?.wrapping_sub(1))
     }
 
     /// The number of the next frame that XDP leaves to tcx.
@@ -149,6 +168,12 @@ impl Maps {
     }
 }
 
+#[inline(always)]
+fn far_port(key: u64) -> Option<u32> {
+    // SAFETY: values are replaced as a whole, and freed only after the program has run.
+    unsafe { FAR_PORTS.get(key).copied() }
+}
+
 impl Tables for Maps {
     #[inline(always)]
     fn head(&self, bridge: u32, table: u32) -> u32 {
@@ -161,16 +186,14 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn entry(&self, width: u32, probe: &Probe) -> Option<&Entry> {
-        // SAFETY (all): a probe is longer than any of these keys; entries are replaced as a whole, and freed
-        // only after the program has run.
-        match width {
-            0 => unsafe { ENTRIES1.get(&*probe.as_ptr().cast::<[u64; 2]>()) },
-            1 => unsafe { ENTRIES3.get(&*probe.as_ptr().cast::<[u64; 4]>()) },
-            2 => unsafe { ENTRIES7.get(&*probe.as_ptr().cast::<[u64; 8]>()) },
-            3 => unsafe { ENTRIES15.get(&*probe.as_ptr().cast::<[u64; 16]>()) },
-            _ => unsafe { ENTRIES32.get(probe) },
-        }
+    fn bucket(&self, hash: u32) -> u32 {
+        let bucket = hash & self.config.bucket_mask;
+        BUCKETS.get(bucket / BUCKETS_PER_LINE).map_or(0, |line| line[(bucket % BUCKETS_PER_LINE) as usize])
+    }
+
+    #[inline(always)]
+    fn entry(&self, entry: u32) -> Option<&Entry> {
+        if entry == 0 { None } else { ENTRIES.get(entry) }
     }
 
     #[inline(always)]
@@ -293,8 +316,37 @@ impl Connections for Maps {
     }
 
     #[inline(always)]
+    fn datagram(&self, key: &Tuple6) -> Option<NonNull<Datagram>> {
+        DATAGRAMS.get_ptr_mut(key).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn insert_datagram(&self, key: &Tuple6, expires: u64) {
+        const NOEXIST: u64 = 1;
+        let Some(empty) = NEW_DATAGRAM.get_ptr_mut(0) else { return };
+        // SAFETY: the element is this CPU's alone, and nothing but this word of it is ever written. A packet that
+        // interrupts another one at this place writes the same time.
+        let empty = unsafe {
+            (&raw mut (*empty).expires).write_volatile(expires);
+            &*empty
+        };
+        let _ = DATAGRAMS.insert(key, empty, NOEXIST);
+    }
+
+    #[inline(always)]
+    fn remove_datagram(&self, key: &Tuple6) {
+        let _ = DATAGRAMS.remove(key);
+    }
+
+    #[inline(always)]
     fn timeouts(&self, policy: u16) -> &Timeouts {
         TIMEOUTS.get(u32::from(policy)).unwrap_or(self.timeouts)
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_get_prandom_u32() }
     }
 
     #[inline(always)]

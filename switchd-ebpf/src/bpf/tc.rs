@@ -21,7 +21,7 @@ use switchd_ebpf::rewrite::{rewrite, same};
 use switchd_ebpf::tables::Tables;
 
 use super::bytes::{self, define_sum};
-use super::maps::{DEFERRED, MACHINES, Maps, PORT_LISTS, PORTS_BY_DEVICE};
+use super::maps::{DEFERRED, MACHINES, Maps, PORT_LISTS};
 
 /// Runs a frame through the pipeline, or finishes what XDP began, and returns the tc action.
 #[inline(always)]
@@ -29,8 +29,7 @@ pub fn process(skb: *mut __sk_buff) -> i32 {
     let Some(maps) = Maps::open() else { return TC_ACT_SHOT };
     // SAFETY: the context is the program's own.
     let ifindex = unsafe { (*skb).ifindex };
-    // SAFETY: values are replaced as a whole, and freed only after the program has run.
-    let Some(entry) = (unsafe { PORTS_BY_DEVICE.get(ifindex) }) else {
+    let Some(entry) = maps.port_of_device(ifindex) else {
         maps.dropped(DropReason::NotAPort);
         return TC_ACT_SHOT;
     };

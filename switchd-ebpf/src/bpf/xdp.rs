@@ -17,7 +17,7 @@ use switchd_ebpf::rewrite::{rewrite, same};
 use switchd_ebpf::tables::Tables as _;
 
 use super::bytes::{self, define_sum};
-use super::maps::{DEFERRED, DEVICES, MACHINES, Maps, PORTS_BY_DEVICE};
+use super::maps::{DEFERRED, DEVICES, MACHINES, Maps};
 
 /// What becomes of a frame.
 pub enum Verdict {
@@ -33,8 +33,7 @@ pub enum Verdict {
 #[inline(always)]
 pub fn process(ctx: &XdpContext) -> Verdict {
     let Some(maps) = Maps::open() else { return Verdict::Drop };
-    // SAFETY: values are replaced as a whole, and freed only after the program has run.
-    let Some(entry) = (unsafe { PORTS_BY_DEVICE.get(ctx.ingress_ifindex() as u32) }) else {
+    let Some(entry) = maps.port_of_device(ctx.ingress_ifindex() as u32) else {
         maps.dropped(DropReason::NotAPort);
         return Verdict::Drop;
     };

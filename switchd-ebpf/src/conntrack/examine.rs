@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use conntrack_core::{icmp, tcp};
 
-use super::{Connections, Kind, Scratch, invalid};
+use super::{Connections, Kind, Scratch, invalid, related};
 use crate::checksum;
 use crate::key::SHIFTS;
 use crate::layout::{Ports, Tuple6};
@@ -19,10 +19,20 @@ const MAX_PIECES: u32 = 1024;
 /// Stage [`stage::EXAMINE`]: reads from the packet what the rules need.
 #[inline(always)]
 pub fn examine<P: Packet, D: Connections>(run: &mut Run<'_, P, D>) {
+    let leads = run.machine.track.fragment.leads != 0;
+    if run.machine.layout.fragment != 0 && !leads {
+        run.machine.stage = stage::FRAGMENT;
+        return;
+    }
     match tuples(run) {
         Some(kind) => {
             run.machine.track.kind = kind;
-            run.machine.stage = stage::VERIFY;
+            // The checksum is over the whole datagram.
+            run.machine.stage = match kind {
+                Kind::Sctp => stage::CHUNKS,
+                _ if leads => verified(run.machine),
+                _ => stage::VERIFY,
+            };
         }
         None => invalid(run),
     }
@@ -32,10 +42,16 @@ pub fn examine<P: Packet, D: Connections>(run: &mut Run<'_, P, D>) {
 #[inline(always)]
 pub fn verify<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     match checksum_valid(&run.packet, run.machine) {
-        Some(true) => run.machine.stage = stage::CONNECT,
+        Some(true) => run.machine.stage = verified(run.machine),
         Some(false) => invalid(run),
         None => run.machine.stage = stage::SUM,
     }
+}
+
+/// What comes after the checksum.
+#[inline(always)]
+fn verified(machine: &Machine) -> u32 {
+    if machine.track.kind == Kind::Error { stage::READ_QUOTE } else { stage::CONNECT }
 }
 
 /// Stage [`stage::SUM`]: sums a packet that the hook does not hold in one piece, bit by bit.
@@ -46,7 +62,7 @@ pub fn sum<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     datapath.repeat(MAX_PIECES, sum_piece::<P, D>, core::ptr::from_mut(run).cast());
     let track = &run.machine.track;
     if checksum::fold(track.pseudo + track.summed) == 0xffff {
-        run.machine.stage = stage::CONNECT;
+        run.machine.stage = verified(run.machine);
     } else {
         invalid(run);
     }
@@ -76,8 +92,7 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
     let words = &machine.key.words;
     let protocol = (words[0] >> 32) as u8;
     let ipv4 = words[0] >> 16 & 0xffff == u64::from(eth_type::IPV4);
-    // A fragment does not say by itself which connection it belongs to.
-    if machine.layout.l4 == 0 || words[0] >> 48 & 0xff != 0 {
+    if machine.layout.l4 == 0 {
         return None;
     }
     let mut ports = Ports {
@@ -94,7 +109,12 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
             Kind::Tcp
         }
         ip_proto::UDP => Kind::Udp,
-        ip_proto::SCTP => Kind::Other(protocol),
+        ip_proto::SCTP => Kind::Sctp,
+        ip_proto::ICMP | ip_proto::ICMPV6
+            if ipv4 == (protocol == ip_proto::ICMP) && related::quotes(ipv4, ports.src as u8) =>
+        {
+            return Some(Kind::Error);
+        }
         ip_proto::ICMP if ipv4 => {
             let (kind, inverse) = (ports.src as u8, icmp::invert(ports.src as u8)?);
             echo_ports(identifier(&run.packet, machine)?, inverse, &mut ports, &mut answer);

@@ -4,26 +4,33 @@
 //! here goes from stage to stage (see [`stage`]): [`examine`] reads the packet, [`connect`] finds its connection and
 //! moves it along, [`start`] and [`commit`] make one. `Run::tracked` is the end of it.
 
+mod chunks;
 mod examine;
+mod fragments;
+mod related;
 mod table;
 mod translate;
 
 use core::ptr::NonNull;
 
+use conntrack_core::nat::Search;
 use conntrack_core::{
-    Connection, Direction, Facts, Outcome, Timeouts, Timer, Verdict, ct_state, status, tcp,
+    Connection, Direction, Facts, Outcome, Timeouts, Timer, Verdict, ct_state, sctp, status, tcp,
 };
 
 use crate::atomic;
 use crate::drop_reason::DropReason;
 use crate::key::{Key, WORDS};
-use crate::layout::{Config, Op, Record, Tuple6, TupleRef, Zone, event, helper, life, op};
+use crate::layout::{Config, Datagram, Op, Record, Tuple6, TupleRef, Zone, event, helper, life, op};
 use crate::packet::{Buffer, Packet};
 use crate::parse::{eth_type, ip_proto};
 use crate::pipeline::{Machine, Run, stage};
 use crate::tables::Tables;
 
+pub use chunks::{chunks, crc};
 pub use examine::{examine, sum, verify};
+pub use fragments::{Fragment, assemble, conclude, follow, fragment};
+pub use related::{Quote, quote, read_quote, relate};
 pub use table::{End, remove};
 pub use translate::{Translation, apply};
 
@@ -60,8 +67,20 @@ pub trait Connections {
     /// A zone.
     fn zone(&self, zone: u16) -> Option<NonNull<Zone>>;
 
+    /// The datagram that a fragment belongs to.
+    fn datagram(&self, key: &Tuple6) -> Option<NonNull<Datagram>>;
+
+    /// Adds an empty datagram, unless there is one.
+    fn insert_datagram(&self, key: &Tuple6, expires: u64);
+
+    /// Forgets a datagram.
+    fn remove_datagram(&self, key: &Tuple6);
+
     /// How long connections of a policy live.
     fn timeouts(&self, policy: u16) -> &Timeouts;
+
+    /// A number by chance.
+    fn random(&self) -> u32;
 
     /// Whether somebody wants to hear of what happens to connections.
     fn listened_to(&self) -> bool;
@@ -86,6 +105,14 @@ pub struct Scratch {
     pub segment: tcp::Segment,
     /// Its header, or its options.
     pub header: Buffer,
+    /// The packet's chunks, if it is SCTP.
+    pub chunks: sctp::Packet,
+    /// Offset of the next one.
+    pub chunk_at: u32,
+    /// The register of its checksum.
+    pub crc: u32,
+    /// Zero.
+    pub reserved: u32,
     /// The action's flags: [`op::CT_COMMIT`] and the like.
     pub flags: u32,
     /// The action's table.
@@ -112,6 +139,16 @@ pub struct Scratch {
     pub fresh: Connection,
     /// Where the packet's addresses and ports are to be changed to.
     pub translation: Translation,
+    /// Where things are in the packet that an error quotes.
+    pub quote: Quote,
+    /// A fragment's place in its datagram.
+    pub fragment: Fragment,
+    /// The search for a translation of a new connection.
+    pub search: Search,
+    /// Whether it has come to an end.
+    pub chosen: u32,
+    /// Zero.
+    pub pad: u32,
     /// The search for a record to evict: one that is answered but not assured, plus one; or 0.
     pub second_best: u64,
     /// Its life.
@@ -153,12 +190,18 @@ pub enum Kind {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP; the chunks are in the workspace.
+    Sctp,
     /// An ICMP query or answer, by its type.
     Icmp(u8),
     /// An ICMPv6 query or answer, by its type.
     Icmpv6(u8),
     /// Any other protocol, by its number.
     Other(u8),
+    /// An ICMP or ICMPv6 error: the tuple is that of the packets that it goes along with.
+    Error,
+    /// A later fragment: the tuple is that of its datagram.
+    Fragment,
 }
 
 /// Takes all ct fields out of a key.
@@ -189,6 +232,7 @@ pub fn begin(machine: &mut Machine, op: &Op) {
     machine.track.attempts = 0;
     machine.track.failure = DropReason::ConntrackBusy as u32;
     machine.track.translation.bits = 0;
+    machine.track.fragment.leads = 0;
     clear(&mut machine.key);
     let kind = (machine.key.words[0] >> 16) as u16;
     machine.stage = if kind != eth_type::IPV4 && kind != eth_type::IPV6 {
@@ -230,14 +274,19 @@ fn give_up<P, D: Tables>(run: &mut Run<'_, P, D>, reason: u32) {
 #[inline(always)]
 pub fn resume<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     let last = &run.machine.last;
-    let (number, life) = (last.number, last.life);
+    let (number, life, state) = (last.number, last.life, last.state);
+    let translated = state & (ct_state::SNAT | ct_state::DNAT) != 0;
+    if run.machine.track.kind == Kind::Error && !translated {
+        run.machine.stage = stage::RELATE;
+        return;
+    }
     // A connection that is not there yet may be by now; one that is gone may have to be made again.
-    run.machine.stage = stage::CONNECT;
+    run.machine.stage = if run.machine.track.kind == Kind::Fragment { stage::FOLLOW } else { stage::CONNECT };
     if number == Last::NO_RECORD {
         return;
     }
     let Some(pointer) = run.datapath.record(number) else { return };
-    let Some(word) = table::lock(pointer, life) else { return };
+    let Some(word) = table::lock(run.datapath, pointer, life) else { return };
     let machine = &mut *run.machine;
     // SAFETY: the lock is held: nobody else writes to the record, and the daemon only reads it.
     let record = unsafe { &mut *pointer.as_ptr() };
@@ -247,8 +296,7 @@ pub fn resume<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
         remove(run.datapath, pointer, number, life::updated(word), machine.now, End::Removed);
         return;
     }
-    let state = machine.last.state;
-    if state & (ct_state::SNAT | ct_state::DNAT) == 0 {
+    if !translated {
         translate::plan(machine, record, direction);
     }
     machine.track.outcome.ct_state = state;
@@ -288,11 +336,11 @@ pub fn connect<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
 /// Moves a connection along with the packet. False: it is gone, or was removed on purpose.
 #[inline(always)]
 fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &Found) -> bool {
-    let Some(word) = table::lock(found.record, found.life) else { return false };
+    let Some(word) = table::lock(run.datapath, found.record, found.life) else { return false };
     let machine = &mut *run.machine;
     // SAFETY: the lock is held: nobody else writes to the record, and the daemon only reads it.
     let record = unsafe { &mut *found.record.as_ptr() };
-    let before = (record.connection.tcp.state, record.connection.status);
+    let before = visible(&record.connection);
     let verdict = if forced(machine.track.flags, found.direction) {
         Verdict::Reopen
     } else {
@@ -321,7 +369,7 @@ fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &
     let direction = core::hint::black_box(found.direction as usize) & 1;
     record.packets[direction] += 1;
     record.bytes[direction] += u64::from(machine.len);
-    let changed = before != (record.connection.tcp.state, record.connection.status);
+    let changed = before != visible(&record.connection);
     translate::plan(machine, record, found.direction);
     finish(run, found.record, found.number, word, found.direction, changed);
     if matches!(verdict, Verdict::Destroy) {
@@ -329,6 +377,13 @@ fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &
         remove(run.datapath, found.record, found.number, word, now, End::Removed);
     }
     true
+}
+
+/// What listeners hear of when it changes: state and status.
+#[inline(always)]
+fn visible(connection: &Connection) -> u64 {
+    let state = u64::from(connection.tcp.state.0) << 8 | u64::from(connection.sctp_state.0);
+    state << 32 | u64::from(connection.status)
 }
 
 /// What follows from a packet's connection, whose lock is held and given back here: `exec` writes to it, the key gets
@@ -367,17 +422,21 @@ fn judge(
     now: u64,
     timeouts: &Timeouts,
 ) -> Verdict {
-    connection.advance(direction, &facts(track.kind, &track.segment), now, timeouts, &mut track.outcome)
+    let facts = facts(track.kind, &track.segment, &track.chunks);
+    connection.advance(direction, &facts, now, timeouts, &mut track.outcome)
 }
 
 #[inline(always)]
-fn facts(kind: Kind, segment: &tcp::Segment) -> Facts<'_> {
+fn facts<'a>(kind: Kind, segment: &'a tcp::Segment, chunks: &'a sctp::Packet) -> Facts<'a> {
     match kind {
         Kind::Tcp => Facts::Tcp(segment),
+        Kind::Sctp => Facts::Sctp(chunks),
         Kind::Udp => Facts::Udp,
         Kind::Icmp(kind) => Facts::Icmp(kind),
         Kind::Icmpv6(kind) => Facts::Icmpv6(kind),
         Kind::Other(protocol) => Facts::Other(protocol),
+        // These do not move a connection along, and do not get here.
+        Kind::Error | Kind::Fragment => Facts::Other(0),
     }
 }
 
@@ -458,7 +517,8 @@ fn policy<D: Connections>(datapath: &D, zone: u16) -> u16 {
 /// As [`judge`], for a connection's first packet.
 #[inline(never)]
 fn open(track: &mut Scratch, now: u64, timeouts: &Timeouts) -> bool {
-    track.fresh.open(&facts(track.kind, &track.segment), now, timeouts, &mut track.outcome)
+    let facts = facts(track.kind, &track.segment, &track.chunks);
+    track.fresh.open(&facts, now, timeouts, &mut track.outcome)
 }
 
 /// Stage [`stage::COMMIT`]: gives the connection in the workspace a record.
@@ -512,15 +572,25 @@ pub fn claim<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     let record = unsafe { &mut *pointer.as_ptr() };
     let word = record.life & !(life::ALIVE | life::LOCKED);
     machine.stage = stage::CONNECT;
-    // The reply tuple first: who finds the original one may then rely on both. A connection from a host to itself
-    // may have but one.
-    let mirrored = same(&record.tuples[0], &record.tuples[1]);
-    if !mirrored && !table::claim(datapath, &record.tuples[1], table::reference(number, word, 1)) {
+    // The reply tuple first: who finds the original one may then rely on both.
+    if machine.track.flags & op::CT_NAT != 0 {
+        if !translate::choose(run, record) {
+            let zone = run.machine.track.zone;
+            table::give_back(datapath, zone, number);
+            count(datapath, zone, Count::Refused);
+            give_up(run, DropReason::NatExhausted as u32);
+            return;
+        }
+    } else if !table::claim(datapath, &record.tuples[1], table::reference(number, word, 1)) {
         machine.track.failure = DropReason::ConntrackClash as u32;
         table::give_back(datapath, machine.track.zone, number);
         return;
     }
-    if !table::claim(datapath, &record.tuples[0], table::reference(number, word, 0)) {
+    let machine = &mut *run.machine;
+    // What is its own reply has the one tuple, and as in Linux all that follows counts as replies.
+    if !is_own_reply(&record.tuples)
+        && !table::claim(datapath, &record.tuples[0], table::reference(number, word, 0))
+    {
         table::forget(datapath, &record.tuples[1], table::reference(number, word, 1));
         table::give_back(datapath, machine.track.zone, number);
         return;
@@ -539,10 +609,14 @@ pub fn claim<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     machine.stage = stage::TRACKED;
 }
 
-/// Whether two tuples are equal. Word by word: a comparison of memory would go byte by byte on BPF.
+/// Whether both directions have the same tuple: a host sends to its own address, from and to one port.
 #[inline(always)]
-fn same(a: &Tuple6, b: &Tuple6) -> bool {
-    (a.src[0] ^ b.src[0]) | (a.src[1] ^ b.src[1]) | (a.dst[0] ^ b.dst[0]) | (a.dst[1] ^ b.dst[1]) == 0
-        && a.ports.src == b.ports.src
-        && a.ports.dst == b.ports.dst
+fn is_own_reply([there, back]: &[Tuple6; 2]) -> bool {
+    // Field by field: a comparison of whole tuples would become a call of `memcmp`, which BPF does not have.
+    there.src[0] == back.src[0]
+        && there.src[1] == back.src[1]
+        && there.dst[0] == back.dst[0]
+        && there.dst[1] == back.dst[1]
+        && there.ports.src == back.ports.src
+        && there.ports.dst == back.ports.dst
 }

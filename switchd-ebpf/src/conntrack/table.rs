@@ -1,6 +1,7 @@
 //! How connections are stored: each is one [`Record`], found through two tuples (original and reply direction),
 //! which stay valid for as long as the record's [`life`] says so. See [`Record`] for who may write what.
 
+use core::ffi::c_void;
 use core::ptr::NonNull;
 
 use conntrack_core::{Direction, status};
@@ -13,8 +14,9 @@ use crate::packet::Packet;
 use crate::pipeline::Run;
 use crate::tables::Tables;
 
-/// Attempts to lock a record: far more than another CPU's update takes.
-const LOCK_ATTEMPTS: u32 = 64;
+/// Attempts to lock a record: some milliseconds. An update takes a hundred nanoseconds, but its CPU may serve an
+/// interrupt, or be a virtual one that its host has put aside. The kernel's own locks have no bound at all.
+const LOCK_ATTEMPTS: u32 = 1 << 20;
 /// Records looked at for one that may go, when the table is full.
 const EVICTION_PROBES: u32 = 64;
 
@@ -72,28 +74,44 @@ pub(super) fn reference(number: u32, word: u64, direction: u32) -> TupleRef {
     u64::from(tag(word) | direction) << 32 | u64::from(number)
 }
 
+/// An attempt to lock a record.
+struct Locking {
+    record: NonNull<Record>,
+    /// The life that was found.
+    found: u64,
+    /// The life word before it was locked; 0, which no living record has: it is not locked (yet).
+    taken: u64,
+}
+
 /// Takes the lock of a record that is still the one that was found. None: it is not, or the lock is held.
 #[inline(always)]
-pub(super) fn lock(record: NonNull<Record>, found: u64) -> Option<u64> {
-    let mut attempt = 0;
-    while attempt < LOCK_ATTEMPTS {
-        attempt += 1;
-        // SAFETY: the record is valid while the program runs, and everyone accesses `life` atomically.
-        let word = unsafe { atomic::load(&raw const (*record.as_ptr()).life) };
-        if word & life::ALIVE == 0 || tag(word) != tag(found) {
-            return None;
-        }
-        if word & life::LOCKED != 0 {
-            continue;
-        }
-        // SAFETY: as above.
-        if unsafe { atomic::compare_exchange(&raw mut (*record.as_ptr()).life, word, word | life::LOCKED) }
-            == word
-        {
-            return Some(word);
-        }
+pub(super) fn lock<D: Tables>(datapath: &D, record: NonNull<Record>, found: u64) -> Option<u64> {
+    let mut locking = Locking { record, found, taken: 0 };
+    // Hardly ever is there anything to wait for.
+    if try_lock(0, (&raw mut locking).cast()) == 0 {
+        datapath.repeat(LOCK_ATTEMPTS, try_lock, (&raw mut locking).cast());
     }
-    None
+    (locking.taken != 0).then_some(locking.taken)
+}
+
+extern "C" fn try_lock(_index: u64, locking: *mut c_void) -> i64 {
+    // SAFETY: `lock` passes its own, exclusively borrowed for as long as this runs.
+    let locking = unsafe { &mut *locking.cast::<Locking>() };
+    let record = locking.record.as_ptr();
+    // SAFETY: the record is valid while the program runs, and everyone accesses `life` atomically.
+    let word = unsafe { atomic::load(&raw const (*record).life) };
+    if word & life::ALIVE == 0 || tag(word) != tag(locking.found) {
+        return 1;
+    }
+    if word & life::LOCKED != 0 {
+        return 0;
+    }
+    // SAFETY: as above.
+    if unsafe { atomic::compare_exchange(&raw mut (*record).life, word, word | life::LOCKED) } != word {
+        return 0;
+    }
+    locking.taken = word;
+    1
 }
 
 /// Gives the lock back, with one update more on record.
@@ -339,7 +357,7 @@ fn evict<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) -> Option<
 }
 
 /// Looks at one record.
-extern "C" fn try_evict<P: Packet, D: Tables + Connections>(_index: u64, run: *mut core::ffi::c_void) -> i64 {
+extern "C" fn try_evict<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_void) -> i64 {
     // SAFETY: `evict` passes the run, exclusively borrowed for as long as the loop runs.
     let run = unsafe { &mut *run.cast::<Run<'_, P, D>>() };
     let number = advance_clock_hand(run.datapath);

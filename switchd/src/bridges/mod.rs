@@ -3,6 +3,7 @@
 
 mod config;
 mod port;
+mod prepared;
 mod show;
 mod state;
 mod transaction;
@@ -24,6 +25,7 @@ use crate::hooks::{Hooks, PortStats};
 use crate::netdev::{Devices, LinkEvent, Media, Netdevs};
 use crate::rules::BridgeId;
 use port::{Port, System};
+use prepared::PreparedFile;
 use transaction::{Output, Refusal};
 
 /// Something that others have to know about. Changes are told in the order they happened.
@@ -63,6 +65,7 @@ pub struct BridgeInfo {
 pub struct Bridges<H: Hooks, D: Devices = Netdevs> {
     config: Config,
     file: StateFile,
+    prepared: PreparedFile,
     running: Vec<Bridge>,
     changes: Vec<Change>,
     hooks: H,
@@ -84,11 +87,14 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
     /// The state file cannot be read, written or understood; nothing has been changed then.
     pub fn open(state_file: impl Into<PathBuf>, hooks: H, devices: D) -> Result<Self, StateError> {
         let file = StateFile::new(state_file);
+        let prepared = PreparedFile::beside(file.path());
         let config = match file.load()? {
             Some(config) => config,
             None => file.create()?,
         };
-        let mut bridges = Self { config, file, running: Vec::new(), changes: Vec::new(), hooks, devices };
+        let mut bridges =
+            Self { config, file, prepared, running: Vec::new(), changes: Vec::new(), hooks, devices };
+        bridges.undo_left_over();
         bridges.zones_changed(ZonesConfig::default());
         bridges.realise();
         Ok(bridges)
@@ -128,6 +134,7 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
                 track(port, info.id, changes, |port| port.reconcile(system));
             }
         }
+        self.keep_prepared();
     }
 
     /// Tries ports again that do not work. What kept them may have gone without an event, as another's XDP
@@ -140,6 +147,7 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
                 track(port, info.id, changes, |port| port.reconcile(system));
             }
         }
+        self.keep_prepared();
     }
 
     /// Detaches all ports and undoes what was done to their peers, as dropping does. The configuration stays.
@@ -148,6 +156,7 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
         for bridge in running.drain(..) {
             bridge.close(changes, hooks, devices);
         }
+        self.keep_prepared();
     }
 
     /// What has happened since the last call, in order.
@@ -238,6 +247,23 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
             });
             running[place].add_ports(wanted, changes, hooks, devices);
         }
+        self.keep_prepared();
+    }
+
+    /// Undoes what a daemon that was killed has done to peers, so that what is found there is theirs again.
+    fn undo_left_over(&mut self) {
+        for prepared in self.prepared.load() {
+            match self.devices.undo(&prepared) {
+                Ok(()) => tracing::info!("undone, after a daemon that was killed: {prepared}"),
+                Err(error) => tracing::warn!("{prepared} could not be undone: {error}"),
+            }
+        }
+    }
+
+    /// Notes on disk what is to be undone, should this daemon be killed.
+    fn keep_prepared(&mut self) {
+        let ports = self.running.iter().flat_map(|bridge| &bridge.ports);
+        self.prepared.save(ports.filter_map(Port::prepared).cloned().collect());
     }
 
     fn print(&self, output: Output) -> String {

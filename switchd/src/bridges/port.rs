@@ -86,6 +86,14 @@ impl Port {
         }
     }
 
+    /// What was done to its peer, if anything.
+    pub(super) fn prepared(&self) -> Option<&Prepared> {
+        match &self.state {
+            State::Up(attached) if !attached.prepared.is_unchanged() => Some(&attached.prepared),
+            State::Up(_) | State::Down { .. } => None,
+        }
+    }
+
     /// What OpenFlow tells of it; nothing while it does not work.
     pub(super) fn info(&self) -> Option<PortInfo> {
         let State::Up(Attached { link, media, hook, .. }) = &self.state else { return None };

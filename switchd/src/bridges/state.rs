@@ -80,6 +80,12 @@ impl StateFile {
         Self { path: path.into() }
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads the configuration; `None`: there is no file.
     ///
     /// # Errors

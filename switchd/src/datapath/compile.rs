@@ -1,6 +1,9 @@
 //! From OpenFlow actions to the datapath's.
 
-use ofctl::action::{Action, Ct, Direction, Zone};
+use std::net::IpAddr;
+
+use conntrack_core::nat::flags;
+use ofctl::action::{Action, Ct, Direction, Nat, Zone};
 use ofctl::field::{Field, Subfield};
 use ofctl::port::PortNo;
 use switchd_ebpf::key::{self, Location};
@@ -183,15 +186,11 @@ impl Compiler {
         Ok(())
     }
 
-    /// SCTP's checksum is a CRC over the whole packet: the datapath does not recompute it.
     fn check_writable(&self, code: u8, field: Field) -> Result<(), RuleError> {
-        match field {
-            Field::SctpSrc | Field::SctpDst => Err(unsupported("changing SCTP ports")),
-            _ if code == op::CT_SET && !matches!(field, Field::CtMark | Field::CtLabel) => {
-                Err(unsupported(&format!("exec on {}", field.info().name)))
-            }
-            _ => Ok(()),
+        if code == op::CT_SET && !matches!(field, Field::CtMark | Field::CtLabel) {
+            return Err(unsupported(&format!("exec on {}", field.info().name)));
         }
+        Ok(())
     }
 
     fn copy(&mut self, code: u8, src: Subfield, dst: Subfield) -> Result<(), RuleError> {
@@ -219,9 +218,6 @@ impl Compiler {
     }
 
     fn ct(&mut self, ct: &Ct) -> Result<(), RuleError> {
-        if ct.nat.is_some() {
-            return Err(unsupported("ct(nat)"));
-        }
         if ct.alg.is_some() {
             return Err(unsupported("ct(alg)"));
         }
@@ -234,6 +230,10 @@ impl Compiler {
             }
         }
         let mut flags = 0;
+        if let Some(nat) = &ct.nat {
+            flags |= op::CT_NAT;
+            self.nat(nat);
+        }
         let mut compiled = Op { code: op::CT, ..Op::default() };
         if ct.commit {
             flags |= op::CT_COMMIT;
@@ -259,6 +259,48 @@ impl Compiler {
         compiled.c = flags;
         self.ops.push(compiled);
         Ok(())
+    }
+
+    /// What a `ct` may translate a new connection to.
+    fn nat(&mut self, nat: &Nat) {
+        let mut bits = match nat.direction {
+            Some(Direction::Src) => flags::SRC,
+            Some(Direction::Dst) => flags::DST,
+            None => 0,
+        };
+        for (asked, bit) in
+            [(nat.persistent, flags::PERSISTENT), (nat.hash, flags::HASH), (nat.random, flags::RANDOM)]
+        {
+            bits |= if asked { bit } else { 0 };
+        }
+        let mut addresses = [0, 0];
+        if let Some(range) = &nat.addresses {
+            bits |= flags::ADDRESSES;
+            addresses = [range.start(), range.end()].map(|address| match *address {
+                IpAddr::V4(address) => u128::from(address.to_bits()),
+                IpAddr::V6(address) => {
+                    bits |= flags::IPV6;
+                    address.to_bits()
+                }
+            });
+        }
+        let mut ports = 0;
+        if let Some(range) = &nat.ports {
+            bits |= flags::PORTS;
+            ports = u32::from(*range.start()) << 16 | u32::from(*range.end());
+        }
+        let [low, high] = [0, 64].map(|shift| addresses.map(|address| (address >> shift) as u64));
+        self.ops.push(Op {
+            code: op::NAT,
+            b: bits as u16,
+            c: ports,
+            value: low[0],
+            mask: low[1],
+            ..Op::default()
+        });
+        if high != [0, 0] {
+            self.ops.push(Op { code: op::NAT_HIGH, value: high[0], mask: high[1], ..Op::default() });
+        }
     }
 }
 

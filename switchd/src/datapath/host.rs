@@ -13,14 +13,13 @@ mod frame;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
-use std::io;
 use std::time::Duration;
 
 use switchd_ebpf::classify;
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::key::Key;
 use switchd_ebpf::layout::{
-    Entry, MacKey, MacSeen, Node, Op, Probe, Record, RuleCounter, RuleRef, TABLES, TableCounter, WIDTHS,
+    Entry, MacKey, MacSeen, Node, Op, Record, RuleCounter, RuleRef, TABLES, TableCounter,
 };
 use switchd_ebpf::packet::Packet as _;
 use switchd_ebpf::parse;
@@ -31,8 +30,8 @@ use switchd_ebpf::tables::Tables;
 pub use self::connections::ConnectionTable;
 pub use self::frame::Frame;
 use super::HEADS;
-use super::load::Sizes;
-use super::store::Store;
+use super::load::{Sizes, entry_space};
+use super::store::{Store, state};
 use crate::rules::{BridgeId, RuleStats, TableStats};
 
 /// Distinct masks, over all tables and bridges, as in the kernel.
@@ -43,8 +42,8 @@ pub struct Memory {
     heads: Vec<u32>,
     nodes: Vec<Node>,
     ops: Vec<Op>,
-    /// One map for each of [`WIDTHS`].
-    entries: [HashMap<Box<[u64]>, Entry>; WIDTHS.len()],
+    buckets: Vec<u32>,
+    entries: Vec<Entry>,
     version: u64,
     /// The version at the last [`Store::settle`].
     settled: u64,
@@ -82,11 +81,13 @@ impl Memory {
     #[must_use]
     pub fn new(sizes: Sizes) -> Self {
         let ops = sizes.flows as usize * 4 + 65536;
+        let (buckets, lines) = entry_space(sizes.flows);
         Self {
             heads: vec![0; HEADS as usize],
             nodes: vec![Node::EMPTY; MAX_NODES as usize],
             ops: vec![Op::default(); ops],
-            entries: Default::default(),
+            buckets: vec![0; buckets as usize],
+            entries: vec![Entry::default(); lines as usize],
             version: 0,
             settled: 0,
             rules: vec![Cell::default(); sizes.flows as usize],
@@ -156,8 +157,9 @@ impl Memory {
         machine.start(u32::from(arrival.bridge.0), len, nanoseconds(arrival.now), version);
         let mut run = Run { packet, datapath: self, machine: &mut machine };
         run.run();
+        let packet = run.packet;
         machine.before_headers_change();
-        let outputs = self.deliver(arrival, &machine, frame);
+        let outputs = self.deliver(arrival, &machine, &packet);
         let drops = self
             .drops()
             .into_iter()
@@ -183,13 +185,13 @@ impl Memory {
     }
 
     /// The frames that a run comes to.
-    fn deliver(&self, arrival: &Arrival, machine: &Machine, frame: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    fn deliver(&self, arrival: &Arrival, machine: &Machine, packet: &Frame) -> Vec<(u16, Vec<u8>)> {
         let effects = &machine.effects;
         let ports = self.ports.get(&arrival.bridge).map_or(&[][..], Vec::as_slice);
         let mut delivered = Vec::new();
         for output in effects.outputs.iter().take(effects.n_outputs as usize) {
             let Some(headers) = effects.copies.get(usize::from(output.copy)) else { continue };
-            let mut copy = Frame::from(frame.to_vec());
+            let mut copy = packet.clone();
             if !rewrite(self, &mut copy, &machine.layout, &machine.wire, headers) {
                 self.dropped(DropReason::Rewrite);
                 break;
@@ -244,15 +246,22 @@ impl Store for Memory {
         self.ops[index as usize] = *op;
     }
 
-    fn put_entry(&mut self, width: u32, probe: &Probe, entry: &Entry) -> io::Result<()> {
-        let width = width as usize;
-        self.entries[width].insert(masked(width, probe).into(), *entry);
-        Ok(())
+    fn set_bucket(&mut self, bucket: u32, entry: u32) {
+        self.buckets[bucket as usize] = entry;
     }
 
-    fn remove_entry(&mut self, width: u32, probe: &Probe) {
-        let width = width as usize;
-        self.entries[width].remove(masked(width, probe));
+    fn set_entry(&mut self, index: u32, line: &Entry) {
+        self.entries[index as usize] = *line;
+    }
+
+    fn link_entry(&mut self, index: u32, next: u32) {
+        self.entries[index as usize].next = next;
+    }
+
+    fn turn_entry(&mut self, index: u32, since: u64, which: usize, rule: &RuleRef) {
+        let entry = &mut self.entries[index as usize];
+        entry.rules[which & 1] = *rule;
+        entry.state = state(since, which);
     }
 
     fn set_version(&mut self, version: u64) {
@@ -279,6 +288,18 @@ impl Store for Memory {
         TableStats { lookups: counter.lookups, matched: counter.matched }
     }
 
+    fn reset_table(&mut self, bridge: BridgeId, table: u8) {
+        self.tables[index(u32::from(bridge.0), u32::from(table))].set(TableCounter::default());
+    }
+
+    fn buckets(&self) -> u32 {
+        self.buckets.len() as u32
+    }
+
+    fn max_lines(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
     fn max_rules(&self) -> u32 {
         self.rules.len() as u32
     }
@@ -297,11 +318,6 @@ fn index(bridge: u32, table: u32) -> usize {
     (bridge * TABLES + table) as usize
 }
 
-/// The part of a probe that a map of a width takes.
-fn masked(width: usize, probe: &Probe) -> &[u64] {
-    &probe[..=WIDTHS[width]]
-}
-
 impl Tables for Memory {
     fn head(&self, bridge: u32, table: u32) -> u32 {
         self.heads.get(index(bridge, table)).copied().unwrap_or(0)
@@ -311,9 +327,12 @@ impl Tables for Memory {
         if node == 0 { None } else { self.nodes.get(node as usize) }
     }
 
-    fn entry(&self, width: u32, probe: &Probe) -> Option<&Entry> {
-        let width = (width as usize).min(WIDTHS.len() - 1);
-        self.entries[width].get(masked(width, probe))
+    fn bucket(&self, hash: u32) -> u32 {
+        self.buckets[hash as usize & (self.buckets.len() - 1)]
+    }
+
+    fn entry(&self, entry: u32) -> Option<&Entry> {
+        if entry == 0 { None } else { self.entries.get(entry as usize) }
     }
 
     fn op(&self, pc: u32) -> Option<&Op> {

@@ -1,18 +1,17 @@
 //! The flow tables in BPF maps.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
-use switchd_ebpf::layout::{Config, Entry, Node, Op, Probe, RuleCounter, TABLES, TableCounter};
+use aya::maps::{MapData, MapError, PerCpuArray, PerCpuValues};
+use switchd_ebpf::layout::{
+    BUCKETS_PER_LINE, Buckets, Config, Entry, Node, Op, RuleCounter, RuleRef, TABLES, TableCounter,
+};
 
 use super::shared::Shared;
-use super::store::Store;
+use super::store::{Store, state};
 use crate::rules::{BridgeId, RuleStats, TableStats};
-
-type Entries<const N: usize> = HashMap<MapData, [u64; N], Entry>;
 
 /// The flow tables in BPF maps.
 pub struct KernelStore {
@@ -22,11 +21,8 @@ pub struct KernelStore {
     /// A stretch of `max_rules` for each CPU.
     pub(super) counters: Shared<RuleCounter>,
     pub(super) config: Arc<Shared<Config>>,
-    pub(super) entries1: Entries<2>,
-    pub(super) entries3: Entries<4>,
-    pub(super) entries7: Entries<8>,
-    pub(super) entries15: Entries<16>,
-    pub(super) entries32: Entries<33>,
+    pub(super) buckets: Shared<Buckets>,
+    pub(super) entries: Shared<Entry>,
     pub(super) table_counters: PerCpuArray<MapData, TableCounter>,
     pub(super) max_rules: u32,
     pub(super) cpus: u32,
@@ -38,16 +34,9 @@ impl KernelStore {
     }
 }
 
-/// The kernel's error behind one of aya's.
-fn kernel_error(error: MapError) -> io::Error {
-    match error {
-        MapError::SyscallError(error) => error.io_error,
-        other => io::Error::other(other.to_string()),
-    }
-}
-
-fn head<const N: usize>(probe: &Probe) -> [u64; N] {
-    std::array::from_fn(|i| probe[i])
+/// The place of a table among those of all bridges.
+fn table_index(bridge: BridgeId, table: u8) -> u32 {
+    u32::from(bridge.0) * TABLES + u32::from(table)
 }
 
 /// Waits until every packet has left that was under way when this was called.
@@ -64,7 +53,7 @@ pub(super) fn settle() {
 
 impl Store for KernelStore {
     fn set_head(&mut self, bridge: BridgeId, table: u8, node: u32) {
-        if let Some(head) = self.heads.at(u32::from(bridge.0) * TABLES + u32::from(table)) {
+        if let Some(head) = self.heads.at(table_index(bridge, table)) {
             // SAFETY: within the mapping; both sides access the word whole.
             unsafe { AtomicU32::from_ptr(head.as_ptr()) }.store(node, Ordering::Release);
         }
@@ -102,27 +91,37 @@ impl Store for KernelStore {
         }
     }
 
-    fn put_entry(&mut self, width: u32, probe: &Probe, entry: &Entry) -> io::Result<()> {
-        match width {
-            0 => self.entries1.insert(head(probe), entry, 0),
-            1 => self.entries3.insert(head(probe), entry, 0),
-            2 => self.entries7.insert(head(probe), entry, 0),
-            3 => self.entries15.insert(head(probe), entry, 0),
-            _ => self.entries32.insert(probe, entry, 0),
+    fn set_bucket(&mut self, bucket: u32, entry: u32) {
+        if let Some(line) = self.buckets.at(bucket / BUCKETS_PER_LINE) {
+            let at = (bucket % BUCKETS_PER_LINE) as usize;
+            // SAFETY: within the mapping, and the line has so many buckets; both sides access the word whole.
+            unsafe { AtomicU32::from_ptr(line.as_ptr().cast::<u32>().add(at)) }
+                .store(entry, Ordering::Release);
         }
-        .map_err(kernel_error)
     }
 
-    fn remove_entry(&mut self, width: u32, probe: &Probe) {
-        let removed = match width {
-            0 => self.entries1.remove(&head(probe)),
-            1 => self.entries3.remove(&head(probe)),
-            2 => self.entries7.remove(&head(probe)),
-            3 => self.entries15.remove(&head(probe)),
-            _ => self.entries32.remove(probe),
-        };
-        if let Err(error) = removed {
-            tracing::warn!(%error, "an entry of the flow table is gone already");
+    fn set_entry(&mut self, index: u32, line: &Entry) {
+        if let Some(slot) = self.entries.at(index) {
+            // SAFETY: within the mapping; no bucket holds the entry, so no packet looks at it.
+            unsafe { slot.as_ptr().write(*line) };
+        }
+    }
+
+    fn link_entry(&mut self, index: u32, next: u32) {
+        if let Some(slot) = self.entries.at(index) {
+            // SAFETY: within the mapping; both sides access the word whole.
+            unsafe { AtomicU32::from_ptr(&raw mut (*slot.as_ptr()).next) }.store(next, Ordering::Release);
+        }
+    }
+
+    fn turn_entry(&mut self, index: u32, since: u64, which: usize, rule: &RuleRef) {
+        let Some(slot) = self.entries.at(index) else { return };
+        let slot = slot.as_ptr();
+        // SAFETY: within the mapping; no packet looks at this rule, and both sides access the state whole. Release:
+        // whoever sees the state sees the rule.
+        unsafe {
+            (&raw mut (*slot).rules).cast::<RuleRef>().add(which & 1).write(*rule);
+            AtomicU64::from_ptr(&raw mut (*slot).state).store(state(since, which), Ordering::Release);
         }
     }
 
@@ -165,12 +164,31 @@ impl Store for KernelStore {
     }
 
     fn table_stats(&self, bridge: BridgeId, table: u8) -> TableStats {
-        let index = u32::from(bridge.0) * TABLES + u32::from(table);
-        let Ok(counters) = self.table_counters.get(&index, 0) else { return TableStats::default() };
+        let Ok(counters) = self.table_counters.get(&table_index(bridge, table), 0) else {
+            return TableStats::default();
+        };
         counters.iter().fold(TableStats::default(), |sum, counter| TableStats {
             lookups: sum.lookups + counter.lookups,
             matched: sum.matched + counter.matched,
         })
+    }
+
+    fn reset_table(&mut self, bridge: BridgeId, table: u8) {
+        let zero = PerCpuValues::try_from(vec![TableCounter::default(); self.cpus as usize]);
+        let reset = zero
+            .map_err(MapError::IoError)
+            .and_then(|zero| self.table_counters.set(table_index(bridge, table), zero, 0));
+        if let Err(error) = reset {
+            tracing::warn!(%error, "a table's counters go on from where another bridge left them");
+        }
+    }
+
+    fn buckets(&self) -> u32 {
+        self.buckets.len() * BUCKETS_PER_LINE
+    }
+
+    fn max_lines(&self) -> u32 {
+        self.entries.len()
     }
 
     fn max_rules(&self) -> u32 {

@@ -7,14 +7,14 @@ use aya::maps::{MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use conntrack_core::Timeouts;
-use switchd_ebpf::layout::{Config, MAX_POLICIES, Op, Record, RuleCounter, ZONES};
+use switchd_ebpf::layout::{BUCKETS_PER_LINE, Config, Entry, MAX_POLICIES, Op, Record, RuleCounter, ZONES};
 
 use super::connections::Connections;
 use super::counters::Counters;
 use super::events::Events;
 use super::kernel::KernelStore;
 use super::policies::Policies;
-use super::ports::Ports;
+use super::ports::{PortMaps, Ports};
 use super::shared::Shared;
 use super::tables::FlowTables;
 use super::zones::Zones;
@@ -91,13 +91,12 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
         return Err(LoadError::Memory(sizes));
     }
     let mut loader = EbpfLoader::new();
-    let entries = sizes.flows.saturating_mul(2);
-    for name in ["ENTRIES1", "ENTRIES3", "ENTRIES7", "ENTRIES15", "ENTRIES32"] {
-        loader.map_max_entries(name, entries);
-    }
+    let (buckets, lines) = entry_space(sizes.flows);
     let ops = sizes.flows.saturating_mul(4).saturating_add(65536);
     loader
         .map_max_entries("NODES", MAX_NODES)
+        .map_max_entries("BUCKETS", buckets / BUCKETS_PER_LINE)
+        .map_max_entries("ENTRIES", lines)
         .map_max_entries("OPS", ops)
         .map_max_entries("RULE_COUNTERS", sizes.flows.saturating_mul(cpus))
         .map_max_entries("TUPLES4", sizes.connections.saturating_mul(2))
@@ -122,6 +121,7 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
         unsafe {
             (*config.as_ptr()).max_rules = sizes.flows;
             (*config.as_ptr()).records = sizes.connections;
+            (*config.as_ptr()).bucket_mask = buckets - 1;
             (*config.as_ptr()).max_connections = sizes.connections;
             (*config.as_ptr()).nat_salt = random_word();
         }
@@ -137,11 +137,8 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
         ops: shared(&mut ebpf, "OPS", ops)?,
         counters: shared(&mut ebpf, "RULE_COUNTERS", sizes.flows * cpus)?,
         config: Arc::clone(&config),
-        entries1: map(&mut ebpf, "ENTRIES1")?,
-        entries3: map(&mut ebpf, "ENTRIES3")?,
-        entries7: map(&mut ebpf, "ENTRIES7")?,
-        entries15: map(&mut ebpf, "ENTRIES15")?,
-        entries32: map(&mut ebpf, "ENTRIES32")?,
+        buckets: shared(&mut ebpf, "BUCKETS", buckets / BUCKETS_PER_LINE)?,
+        entries: shared(&mut ebpf, "ENTRIES", lines)?,
         table_counters: map(&mut ebpf, "TABLE_COUNTERS")?,
         max_rules: sizes.flows,
         cpus,
@@ -151,13 +148,15 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
     let reap = shared(&mut ebpf, "REAP", switchd_ebpf::layout::REAP_BATCH)?;
     let zones = Zones::new(shared(&mut ebpf, "ZONES", ZONES)?, Arc::clone(&config));
     let events = Arc::new(Events::new(map(&mut ebpf, "EVENTS")?, Arc::clone(&config)));
-    let mut ports = Ports::new(
-        map(&mut ebpf, "PORTS_BY_DEVICE")?,
-        map(&mut ebpf, "PORTS_BY_NUMBER")?,
-        map(&mut ebpf, "PORT_LISTS")?,
-        map(&mut ebpf, "PORT_COUNTERS")?,
-        map(&mut ebpf, "DEVICES")?,
-    );
+    let mut ports = Ports::new(PortMaps {
+        ports: map(&mut ebpf, "PORTS")?,
+        near_by_device: map(&mut ebpf, "NEAR_PORTS_BY_DEVICE")?,
+        near_by_number: map(&mut ebpf, "NEAR_PORTS_BY_NUMBER")?,
+        far: map(&mut ebpf, "FAR_PORTS")?,
+        lists: map(&mut ebpf, "PORT_LISTS")?,
+        counters: map(&mut ebpf, "PORT_COUNTERS")?,
+        devices: map(&mut ebpf, "DEVICES")?,
+    });
     let ebpf = Arc::new(Mutex::new(ebpf));
     ports.programs = Some(Arc::clone(&ebpf));
     let connections = Connections::new(records, config, reap, ebpf);
@@ -172,10 +171,17 @@ fn memory_needed(sizes: Sizes, cpus: u32) -> u64 {
     const BUCKETS: u64 = 2 * 16;
     let tuples = 2 * 2 * BUCKETS;
     let connection = size_of::<Record>() as u64 + size_of::<u32>() as u64 + tuples;
-    let entries = 5 * 2 * BUCKETS;
+    let (buckets, lines) = entry_space(sizes.flows);
+    let entries = u64::from(buckets) * size_of::<u32>() as u64 + u64::from(lines) * size_of::<Entry>() as u64;
     let counters = u64::from(cpus) * size_of::<RuleCounter>() as u64;
-    let flow = 4 * size_of::<Op>() as u64 + counters + entries;
-    u64::from(sizes.connections) * connection + u64::from(sizes.flows) * flow
+    let flow = 4 * size_of::<Op>() as u64 + counters;
+    u64::from(sizes.connections) * connection + u64::from(sizes.flows) * flow + entries
+}
+
+/// Buckets of the flow tables' entries, and lines that these have room for: three for each flow, of which most need
+/// one or two.
+pub(super) fn entry_space(flows: u32) -> (u32, u32) {
+    (flows.clamp(BUCKETS_PER_LINE, 1 << 30).next_power_of_two(), flows.saturating_mul(3).saturating_add(1024))
 }
 
 /// A word that nobody can foresee: the standard library keys its hash maps with such.

@@ -119,9 +119,9 @@ impl Policies {
             }
         };
         let slot = self.timeouts.at(policy as u32)?.as_ptr();
-        let reserved = self.liberal(0)?.load(Ordering::Relaxed);
+        let be_liberal = self.liberal(0)?.load(Ordering::Relaxed);
         // SAFETY: within the mapping; no zone and no connection refers to the policy, so no packet looks at it.
-        unsafe { slot.write(Timeouts { reserved, ..*wanted }) };
+        unsafe { slot.write(Timeouts { be_liberal, ..*wanted }) };
         used.policies[policy] = Some(*wanted);
         u16::try_from(policy).ok()
     }
@@ -145,7 +145,7 @@ impl Policies {
     fn liberal(&self, policy: u32) -> Option<&AtomicU32> {
         let timeouts = self.timeouts.at(policy)?;
         // SAFETY: within the mapping; both sides access the word whole.
-        Some(unsafe { AtomicU32::from_ptr(&raw mut (*timeouts.as_ptr()).reserved) })
+        Some(unsafe { AtomicU32::from_ptr(&raw mut (*timeouts.as_ptr()).be_liberal) })
     }
 }
 

@@ -6,12 +6,15 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{DevMap, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, DevMap, HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::links::FdLink;
 use aya::programs::tc::{SchedClassifierLink, TcAttachType};
 use aya::programs::{ProgramError, SchedClassifier, Xdp, XdpMode, tc};
 use ofctl::port::PortNo;
-use switchd_ebpf::layout::{MAX_BRIDGE_PORTS, MAX_PORTS, Port, PortCounter, PortList, port_flags};
+use switchd_ebpf::layout::{
+    MAX_BRIDGE_PORTS, MAX_PORTS, NEAR_DEVICES, NEAR_NUMBERS, Port, PortCounter, PortList, far_device,
+    far_number, port_flags,
+};
 
 use super::load::chain;
 use crate::hooks::{Hook, HookError, Hooks, PortStats};
@@ -19,13 +22,20 @@ use crate::rules::BridgeId;
 
 /// The datapath's ports.
 pub struct Ports {
-    by_device: HashMap<MapData, u32, Port>,
-    by_number: HashMap<MapData, u32, Port>,
-    lists: HashMap<MapData, u32, PortList>,
-    counters: PerCpuArray<MapData, PortCounter>,
-    devices: DevMap<MapData>,
+    pub(super) maps: PortMaps,
     pub(super) programs: Option<Arc<Mutex<Ebpf>>>,
     attached: BTreeMap<(BridgeId, PortNo), Attached>,
+}
+
+/// The maps that ports are found in.
+pub(super) struct PortMaps {
+    pub ports: Array<MapData, Port>,
+    pub near_by_device: Array<MapData, u32>,
+    pub near_by_number: Array<MapData, u32>,
+    pub far: HashMap<MapData, u64, u32>,
+    pub lists: HashMap<MapData, u32, PortList>,
+    pub counters: PerCpuArray<MapData, PortCounter>,
+    pub devices: DevMap<MapData>,
 }
 
 /// A port's programs. They are detached when this is dropped.
@@ -38,15 +48,8 @@ struct Attached {
 }
 
 impl Ports {
-    pub(super) fn new(
-        by_device: HashMap<MapData, u32, Port>,
-        by_number: HashMap<MapData, u32, Port>,
-        lists: HashMap<MapData, u32, PortList>,
-        counters: PerCpuArray<MapData, PortCounter>,
-        devices: DevMap<MapData>,
-    ) -> Self {
-        let attached = BTreeMap::new();
-        Self { by_device, by_number, lists, counters, devices, programs: None, attached }
+    pub(super) fn new(maps: PortMaps) -> Self {
+        Self { maps, programs: None, attached: BTreeMap::new() }
     }
 
     /// The first slot that no port has.
@@ -54,23 +57,19 @@ impl Ports {
         (0..MAX_PORTS).find(|slot| self.attached.values().all(|attached| attached.port.slot != *slot))
     }
 
-    fn number_key(bridge: BridgeId, port: PortNo) -> u32 {
-        u32::from(bridge.0) << 16 | u32::from(port.0)
-    }
-
-    /// Tells the datapath about a port.
-    fn publish(&mut self, bridge: BridgeId, number: PortNo, port: &Port) -> Result<(), String> {
-        self.devices.set(port.slot, port.ifindex, None, 0).map_err(|error| chain(&error))?;
-        self.by_device.insert(port.ifindex, port, 0).map_err(|error| chain(&error))?;
-        self.by_number.insert(Self::number_key(bridge, number), port, 0).map_err(|error| chain(&error))
+    /// Tells the datapath about a port. What leads to it comes last.
+    fn publish(&mut self, port: &Port) -> Result<(), HookError> {
+        let error = |error: &dyn std::error::Error| HookError::Kernel(chain(error));
+        self.maps.devices.set(port.slot, port.ifindex, None, 0).map_err(|failed| error(&failed))?;
+        self.maps.ports.set(port.slot, port, 0).map_err(|failed| error(&failed))?;
+        self.maps.lead_to(port, Some(port.slot)).map_err(|failed| error(&failed))
     }
 
     /// Takes a port from the datapath.
-    fn withdraw(&mut self, bridge: BridgeId, number: PortNo, port: &Port) {
+    fn withdraw(&mut self, port: &Port) {
         // Each may be missing: a port that was being added, or whose device is gone.
-        let _ = self.by_number.remove(&Self::number_key(bridge, number));
-        let _ = self.by_device.remove(&port.ifindex);
-        let _ = self.devices.set(port.slot, 0, None, 0);
+        let _ = self.maps.lead_to(port, None);
+        let _ = self.maps.devices.set(port.slot, 0, None, 0);
     }
 
     /// Tells the datapath which ports a bridge floods to.
@@ -85,11 +84,11 @@ impl Ports {
                 list.len += 1;
             }
         }
-        self.lists.insert(u32::from(bridge.0), list, 0).map_err(|error| HookError::Kernel(chain(&error)))
+        self.maps.lists.insert(u32::from(bridge.0), list, 0).map_err(|error| HookError::Kernel(chain(&error)))
     }
 
     fn slot_counters(&self, slot: u32) -> PortStats {
-        let Ok(counters) = self.counters.get(&slot, 0) else { return PortStats::default() };
+        let Ok(counters) = self.maps.counters.get(&slot, 0) else { return PortStats::default() };
         counters.iter().fold(PortStats::default(), |sum, counter| PortStats {
             rx_packets: sum.rx_packets + counter.rx_packets,
             rx_bytes: sum.rx_bytes + counter.rx_bytes,
@@ -112,6 +111,32 @@ impl Ports {
         let tcx = attach_tcx(&mut ebpf, ifindex)?;
         let xdp = if hook == Hook::Xdp { Some(attach_xdp(&mut ebpf, ifindex)?) } else { None };
         Ok((xdp, tcx))
+    }
+}
+
+impl PortMaps {
+    /// Has a port's device and its number lead to a slot, or to none.
+    fn lead_to(&mut self, port: &Port, slot: Option<u32>) -> Result<(), MapError> {
+        let (bridge, number) = (u32::from(port.bridge), u32::from(port.number));
+        let name = slot.map_or(0, |slot| slot + 1);
+        let device = if port.ifindex < NEAR_DEVICES {
+            self.near_by_device.set(port.ifindex, name, 0)
+        } else {
+            self.lead_far(far_device(port.ifindex), slot)
+        };
+        let number = if number < NEAR_NUMBERS {
+            self.near_by_number.set(bridge * NEAR_NUMBERS + number, name, 0)
+        } else {
+            self.lead_far(far_number(bridge, port.number), slot)
+        };
+        device.and(number)
+    }
+
+    fn lead_far(&mut self, key: u64, slot: Option<u32>) -> Result<(), MapError> {
+        match slot {
+            Some(slot) => self.far.insert(key, slot + 1, 0),
+            None => self.far.remove(&key),
+        }
     }
 }
 
@@ -195,7 +220,7 @@ impl Hooks for Ports {
         let port = Port { ifindex, slot, number: number.0, bridge: u16::from(bridge.0), flags };
         let base = self.slot_counters(slot);
         // The maps come first, so that the first frame already finds its port.
-        let attached = self.publish(bridge, number, &port).map_err(HookError::Kernel).and_then(|()| {
+        let attached = self.publish(&port).and_then(|()| {
             let (xdp, tcx) = self.attach_programs(ifindex, hook)?;
             Ok(Attached { port, base, _xdp: xdp, _tcx: tcx })
         });
@@ -205,7 +230,7 @@ impl Hooks for Ports {
         });
         if result.is_err() {
             self.attached.remove(&(bridge, number));
-            self.withdraw(bridge, number, &port);
+            self.withdraw(&port);
         }
         result
     }
@@ -217,7 +242,7 @@ impl Hooks for Ports {
         }
         let port = attached.port;
         drop(attached);
-        self.withdraw(bridge, number, &port);
+        self.withdraw(&port);
     }
 
     fn port_stats(&self, bridge: BridgeId, number: PortNo) -> PortStats {

@@ -1,8 +1,6 @@
 //! Where the flow tables are kept: in BPF maps, or on the host.
 
-use std::io;
-
-use switchd_ebpf::layout::{Entry, Node, Op, Probe};
+use switchd_ebpf::layout::{Entry, Node, Op, RuleRef};
 
 use crate::rules::{BridgeId, RuleStats, TableStats};
 
@@ -24,14 +22,17 @@ pub trait Store {
     /// Fills an action that no entry refers to.
     fn set_op(&mut self, index: u32, op: &Op);
 
-    /// Sets an entry, as a whole.
-    ///
-    /// # Errors
-    /// The kernel's: no memory, or no room in the map.
-    fn put_entry(&mut self, width: u32, probe: &Probe, entry: &Entry) -> io::Result<()>;
+    /// Sets the first entry of a bucket.
+    fn set_bucket(&mut self, bucket: u32, entry: u32);
 
-    /// Removes an entry.
-    fn remove_entry(&mut self, width: u32, probe: &Probe);
+    /// Fills a line of an entry that no bucket holds: its first, or one of those that go on with its masked words.
+    fn set_entry(&mut self, index: u32, line: &Entry);
+
+    /// Sets the successor of an entry that packets may be looking at.
+    fn link_entry(&mut self, index: u32, next: u32);
+
+    /// Gives packets from a version on one of an entry's two rules to see, which until now nobody looks at.
+    fn turn_entry(&mut self, index: u32, since: u64, which: usize, rule: &RuleRef);
 
     /// Sets the version that packets see from now on.
     fn set_version(&mut self, version: u64);
@@ -48,6 +49,15 @@ pub trait Store {
     /// A table's counters, over all CPUs.
     fn table_stats(&self, bridge: BridgeId, table: u8) -> TableStats;
 
+    /// Sets a table's counters to zero.
+    fn reset_table(&mut self, bridge: BridgeId, table: u8);
+
+    /// Buckets of entries: a power of two.
+    fn buckets(&self) -> u32;
+
+    /// Lines of entries that there is room for.
+    fn max_lines(&self) -> u32;
+
     /// Rules that there are counters for.
     fn max_rules(&self) -> u32;
 
@@ -56,4 +66,9 @@ pub trait Store {
 
     /// Actions that there is room for.
     fn max_ops(&self) -> u32;
+}
+
+/// [`Entry::state`]: packets from a version on see this one of an entry's two rules.
+pub fn state(since: u64, which: usize) -> u64 {
+    since << 1 | which as u64 & 1
 }

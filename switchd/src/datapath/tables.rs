@@ -9,16 +9,16 @@
 //! time alone.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io;
 
 use ofctl::action::Action;
 use ofctl::flow::Match;
 use switchd_ebpf::classify;
-use switchd_ebpf::key::{Key, WORDS};
-use switchd_ebpf::layout::{Entry, Node, Op, Probe, RuleRef, WIDTHS};
+use switchd_ebpf::key::Key;
+use switchd_ebpf::layout::{Entry, LINES, Node, Op, Probe, RuleRef, WIDTHS, op};
+use switchd_ebpf::pipeline::port;
 
 use super::compile::compile;
-use super::store::Store;
+use super::store::{Store, state};
 use crate::rules::{BridgeId, RuleError, RuleId, RuleStats, Rules, TableStats};
 
 /// What is left to be taken away is taken away when there is this much of it.
@@ -35,8 +35,11 @@ pub struct FlowTables<S> {
     subtables: Slots<Subtable>,
     by_mask: HashMap<(BridgeId, u8, Key), u32>,
     lists: HashMap<(BridgeId, u8), Vec<ListedNode>>,
+    /// The entries of each bucket, the last one first.
+    chains: HashMap<u32, Vec<u32>>,
     nodes: Numbers,
-    ops: OpSpace,
+    ops: Space,
+    lines: Space,
     undo: Vec<Undo>,
     /// Subtables that what is staged, or was refused, may leave without a rule.
     emptied: BTreeSet<u32>,
@@ -47,7 +50,14 @@ struct Rule {
     subtable: u32,
     priority: u16,
     masked: Box<[u64]>,
-    ops: Block,
+    ops: Actions,
+}
+
+/// A rule's actions in the store: as [`RuleRef::ops`] names them, and where they are, if anywhere.
+#[derive(Clone, Copy)]
+struct Actions {
+    name: u32,
+    block: Option<Block>,
 }
 
 struct Subtable {
@@ -59,7 +69,21 @@ struct Subtable {
     rank: u32,
     entries: HashMap<Box<[u64]>, Vec<(u16, u32)>>,
     /// What the store has for each masked key.
-    stored: HashMap<Box<[u64]>, Entry>,
+    stored: HashMap<Box<[u64]>, Stored>,
+}
+
+/// An entry in the store.
+#[derive(Clone, Copy)]
+struct Stored {
+    lines: Block,
+    bucket: u32,
+    /// What packets see that run under version `since` or a later one.
+    now: RuleRef,
+    /// What earlier ones see.
+    before: RuleRef,
+    since: u64,
+    /// Which of the two rules in the entry `now` is.
+    which: usize,
 }
 
 struct ListedNode {
@@ -71,7 +95,7 @@ struct ListedNode {
 /// How to take back what was staged.
 enum Undo {
     Add(u32),
-    Modify(u32, Block),
+    Modify(u32, Actions),
     Remove(u32),
 }
 
@@ -80,9 +104,11 @@ enum Garbage {
     /// A rule's number and counters.
     Rule(u32),
     /// Actions.
-    Ops(Block),
+    Ops(Actions),
     /// An entry without a rule.
     Entry(u32, Box<[u64]>),
+    /// The lines of an entry that no bucket holds any more.
+    Lines(Block),
     /// A node that a better placed one of the same subtable has replaced, or whose subtable is empty.
     Listed(u32),
     /// A node that no list holds any more.
@@ -95,7 +121,8 @@ impl<S: Store> FlowTables<S> {
     /// Empty tables.
     pub fn new(mut store: S) -> Self {
         store.set_version(1);
-        let (max_rules, max_nodes, max_ops) = (store.max_rules(), store.max_nodes(), store.max_ops());
+        let (max_rules, max_nodes) = (store.max_rules(), store.max_nodes());
+        let (max_ops, max_lines) = (store.max_ops(), store.max_lines());
         Self {
             store,
             version: 1,
@@ -104,9 +131,11 @@ impl<S: Store> FlowTables<S> {
             subtables: Slots::new(u32::MAX),
             by_mask: HashMap::new(),
             lists: HashMap::new(),
-            // Node 0 ends a list; action 0 is never a rule's first.
+            chains: HashMap::new(),
+            // Node 0 ends a list, and entry 0 a chain; action 0 is never a rule's first.
             nodes: Numbers::new(1, max_nodes),
-            ops: OpSpace::new(1, max_ops),
+            ops: Space::new(1, max_ops),
+            lines: Space::new(1, max_lines),
             undo: Vec::new(),
             emptied: BTreeSet::new(),
             garbage: Vec::new(),
@@ -134,19 +163,21 @@ impl<S: Store> FlowTables<S> {
             Garbage::Rule(rule) => {
                 self.rules.free(rule);
             }
-            Garbage::Ops(block) => self.ops.free(block),
+            Garbage::Ops(actions) => self.free_ops(actions),
             Garbage::Entry(number, masked) => {
                 let Some(subtable) = self.subtables.get_mut(number) else { return };
                 // A rule may have come back to it meanwhile, even if it is to go again with what is staged now.
-                let unused = |entry: &Entry| {
+                let unused = |entry: &Stored| {
                     entry.now.rank == 0 && (entry.before.rank == 0 || entry.since <= self.version)
                 };
-                if subtable.stored.get(&masked).is_some_and(unused) {
-                    let (width, probe) = (subtable.template.width, probe(number, &masked));
-                    subtable.stored.remove(&masked);
-                    self.store.remove_entry(width, &probe);
+                if subtable.stored.get(&masked).is_some_and(unused)
+                    && let Some(entry) = subtable.stored.remove(&masked)
+                {
+                    self.unchain(&entry);
+                    self.garbage.push(Garbage::Lines(entry.lines));
                 }
             }
+            Garbage::Lines(block) => self.lines.free(block),
             Garbage::Listed(node) => {
                 self.unlink(node);
                 self.garbage.push(Garbage::Node(node));
@@ -263,7 +294,7 @@ impl<S: Store> FlowTables<S> {
     }
 
     /// Stages what the rules of a masked key now come to.
-    fn stage(&mut self, number: u32, masked: &[u64]) -> io::Result<()> {
+    fn stage(&mut self, number: u32, masked: &[u64]) -> Result<(), RuleError> {
         let next = self.version + 1;
         let Some(subtable) = self.subtables.get_mut(number) else { return Ok(()) };
         let best = subtable.entries.get(masked).and_then(|rules| rules.first().copied());
@@ -271,27 +302,77 @@ impl<S: Store> FlowTables<S> {
             Some((priority, rule)) => RuleRef {
                 rank: u32::from(priority) + 1,
                 rule,
-                ops: self.rules.get(rule).map_or(0, |rule| rule.ops.start),
-                pad: 0,
+                ops: self.rules.get(rule).map_or(0, |rule| rule.ops.name),
             },
             None => RuleRef::default(),
         };
-        let old = subtable.stored.get(masked).copied().unwrap_or_default();
-        if old.since != next && old.since > self.settled {
-            // Packets may still run under the version before the last change of this entry, and it has no
-            // room for a third.
-            self.store.settle();
-            self.settled = self.version;
+        let Some(entry) = subtable.stored.get_mut(masked) else {
+            // Without a rule there is nothing to be found, and nothing to be put right.
+            return if now.rank == 0 { Ok(()) } else { self.chain(number, masked, now) };
+        };
+        if entry.since != next {
+            if entry.since > self.settled {
+                // Packets may still run under the version before the last change of this entry, and it has no
+                // room for a third.
+                self.store.settle();
+                self.settled = self.version;
+            }
+            (entry.before, entry.since, entry.which) = (entry.now, next, 1 - entry.which);
         }
-        let before = if old.since == next { old.before } else { old.now };
-        let entry = Entry { now, before, since: next };
-        self.store.put_entry(subtable.template.width, &probe(number, masked), &entry)?;
-        subtable.stored.insert(masked.into(), entry);
+        entry.now = now;
+        self.store.turn_entry(entry.lines.start, next, entry.which, &now);
         Ok(())
     }
 
+    /// Makes an entry for a masked key, with a rule that packets of the next version see.
+    fn chain(&mut self, number: u32, masked: &[u64], now: RuleRef) -> Result<(), RuleError> {
+        let width = self.subtables.get(number).map_or(0, |subtable| subtable.template.width);
+        let len = LINES[width as usize];
+        let lines = match self.lines.take(len) {
+            Some(lines) => lines,
+            None => {
+                self.collect();
+                self.lines.take(len).ok_or_else(|| self.full())?
+            }
+        };
+        let Some(subtable) = self.subtables.get_mut(number) else { return Ok(()) };
+        let bucket = classify::hash(number, masked) & (self.store.buckets() - 1);
+        let since = self.version + 1;
+        let stored = Stored { lines, bucket, now, before: RuleRef::default(), since, which: 0 };
+        subtable.stored.insert(masked.into(), stored);
+        let chain = self.chains.entry(bucket).or_default();
+        let (first, more) = masked.split_at(WIDTHS[0]);
+        let mut words = [0; WIDTHS[0]];
+        words.copy_from_slice(first);
+        for (line, more) in (1..).zip(more.chunks(8)) {
+            self.store.set_entry(lines.start + line, &Entry::of_words(more));
+        }
+        let next = chain.last().copied().unwrap_or(0);
+        let entry =
+            Entry { next, subtable: number, state: state(since, 0), rules: [now, RuleRef::default()], words };
+        self.store.set_entry(lines.start, &entry);
+        self.store.set_bucket(bucket, lines.start);
+        chain.push(lines.start);
+        Ok(())
+    }
+
+    /// Takes an entry out of its bucket. Packets at it still find their way on.
+    fn unchain(&mut self, entry: &Stored) {
+        let Some(chain) = self.chains.get_mut(&entry.bucket) else { return };
+        let Some(at) = chain.iter().position(|&start| start == entry.lines.start) else { return };
+        chain.remove(at);
+        let next = at.checked_sub(1).map_or(0, |after| chain[after]);
+        match chain.get(at) {
+            Some(&before) => self.store.link_entry(before, next),
+            None => self.store.set_bucket(entry.bucket, next),
+        }
+        if chain.is_empty() {
+            self.chains.remove(&entry.bucket);
+        }
+    }
+
     /// Puts a rule among those of its masked key, or takes it out.
-    fn enlist(&mut self, id: u32, present: bool) -> io::Result<()> {
+    fn enlist(&mut self, id: u32, present: bool) -> Result<(), RuleError> {
         let Some(rule) = self.rules.get(id) else { return Ok(()) };
         let (number, priority, masked) = (rule.subtable, rule.priority, rule.masked.clone());
         if present {
@@ -332,7 +413,12 @@ impl<S: Store> FlowTables<S> {
         }
     }
 
-    fn store_ops(&mut self, ops: &[Op]) -> Result<Block, RuleError> {
+    fn store_ops(&mut self, ops: &[Op]) -> Result<Actions, RuleError> {
+        if let [Op { code: op::OUTPUT, c: number, .. }, Op { code: op::END, .. }] = *ops
+            && number < u32::from(port::FIRST_RESERVED)
+        {
+            return Ok(Actions { name: op::DIRECT | number, block: None });
+        }
         let block = match self.ops.take(ops.len()) {
             Some(block) => block,
             None => {
@@ -343,7 +429,13 @@ impl<S: Store> FlowTables<S> {
         for (i, op) in (0..).zip(ops) {
             self.store.set_op(block.start + i, op);
         }
-        Ok(block)
+        Ok(Actions { name: block.start, block: Some(block) })
+    }
+
+    fn free_ops(&mut self, actions: Actions) {
+        if let Some(block) = actions.block {
+            self.ops.free(block);
+        }
     }
 
     fn full(&self) -> RuleError {
@@ -360,38 +452,36 @@ impl<S: Store> Rules for FlowTables<S> {
         matching: &Match,
         actions: &[Action],
     ) -> Result<RuleId, RuleError> {
-        let ops = compile(table, actions)?;
-        let block = self.store_ops(&ops)?;
+        let ops = self.store_ops(&compile(table, actions)?)?;
         let subtable = match self.subtable(bridge, table, &matching.mask, u32::from(priority) + 1) {
             Ok(subtable) => subtable,
             Err(error) => {
-                self.ops.free(block);
+                self.free_ops(ops);
                 return Err(error);
             }
         };
         let masked = self.subtables.get(subtable).map_or_else(Box::default, |subtable| {
-            let mut probe = [0; WORDS + 1];
+            let mut probe: Probe = [0; _];
             classify::mask(&matching.key.words, &subtable.template, &mut probe);
             probe[1..=WIDTHS[subtable.template.width as usize]].into()
         });
-        let rule = Rule { subtable, priority, masked, ops: block };
+        let rule = Rule { subtable, priority, masked, ops };
         if self.rules.is_full() {
             self.collect();
         }
         let Some(id) = self.rules.insert(rule) else {
-            self.ops.free(block);
+            self.free_ops(ops);
             self.emptied.insert(subtable);
             return Err(self.full());
         };
         self.store.reset_rule(id);
         if let Err(error) = self.enlist(id, true) {
-            // The entry is unchanged; only the books have to be put right, which cannot fail: the key is there,
-            // or was never stored.
+            // There was no room for an entry; only the books have to be put right, which cannot fail.
             let _ = self.enlist(id, false);
             self.rules.free(id);
-            self.ops.free(block);
+            self.free_ops(ops);
             self.emptied.insert(subtable);
-            return Err(RuleError::Map(error.to_string()));
+            return Err(error);
         }
         self.undo.push(Undo::Add(id));
         Ok(RuleId(id))
@@ -403,16 +493,11 @@ impl<S: Store> Rules for FlowTables<S> {
             return Ok(());
         };
         let table = self.subtables.get(number).map_or(0, |subtable| subtable.table);
-        let block = self.store_ops(&compile(table, actions)?)?;
+        let ops = self.store_ops(&compile(table, actions)?)?;
         let Some(found) = self.rules.get_mut(rule.0) else { return Ok(()) };
-        let old = std::mem::replace(&mut found.ops, block);
-        if let Err(error) = self.stage(number, &masked) {
-            if let Some(found) = self.rules.get_mut(rule.0) {
-                found.ops = old;
-            }
-            self.ops.free(block);
-            return Err(RuleError::Map(error.to_string()));
-        }
+        let old = std::mem::replace(&mut found.ops, ops);
+        // The rule's entry is there: no room is needed.
+        self.stage(number, &masked)?;
         self.undo.push(Undo::Modify(rule.0, old));
         Ok(())
     }
@@ -461,7 +546,7 @@ impl<S: Store> Rules for FlowTables<S> {
                     if let Some(rule) = self.rules.free(id) {
                         self.emptied.insert(rule.subtable);
                         self.garbage.push(Garbage::Entry(rule.subtable, rule.masked));
-                        self.ops.free(rule.ops);
+                        self.free_ops(rule.ops);
                     }
                     result
                 }
@@ -469,7 +554,7 @@ impl<S: Store> Rules for FlowTables<S> {
                     Some(rule) => {
                         let new = std::mem::replace(&mut rule.ops, old);
                         let (number, masked) = (rule.subtable, rule.masked.clone());
-                        self.ops.free(new);
+                        self.free_ops(new);
                         self.stage(number, &masked)
                     }
                     None => Ok(()),
@@ -495,6 +580,12 @@ impl<S: Store> Rules for FlowTables<S> {
         self.store.table_stats(bridge, table)
     }
 
+    fn reset_table_stats(&mut self, bridge: BridgeId) {
+        for table in 0..=u8::MAX {
+            self.store.reset_table(bridge, table);
+        }
+    }
+
     fn capacity(&self) -> u32 {
         self.store.max_rules()
     }
@@ -513,13 +604,6 @@ fn template(number: u32, mask: &Key) -> Node {
     }
     node.width = WIDTHS.iter().position(|&width| used <= width).unwrap_or(WIDTHS.len() - 1) as u32;
     node
-}
-
-fn probe(subtable: u32, masked: &[u64]) -> Probe {
-    let mut probe = [0; WORDS + 1];
-    probe[0] = u64::from(subtable);
-    probe[1..=masked.len()].copy_from_slice(masked);
-    probe
 }
 
 /// Things in numbered slots.
@@ -589,21 +673,21 @@ impl Numbers {
     }
 }
 
-/// A run of actions: the first, and the size class (a power of two).
+/// A run of actions or lines: the first, and the size class (a power of two).
 #[derive(Clone, Copy)]
 struct Block {
     start: u32,
     class: u32,
 }
 
-/// The memory for actions, in runs whose sizes are powers of two.
-struct OpSpace {
+/// Memory for runs whose sizes are powers of two.
+struct Space {
     next: u32,
     end: u32,
     free: [Vec<u32>; 32],
 }
 
-impl OpSpace {
+impl Space {
     fn new(start: u32, end: u32) -> Self {
         Self { next: start, end, free: std::array::from_fn(|_| Vec::new()) }
     }

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns};
+use serde::{Deserialize, Serialize};
 
 /// What tells one namespace from another for as long as both live: device and inode of its nsfs file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct NetnsId {
     dev: u64,
     ino: u64,

@@ -11,6 +11,8 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
+use serde::{Deserialize, Serialize};
+
 use super::Netdevs;
 use super::ethtool::{Ethtool, Feature};
 use super::link::{Link, LowerLink};
@@ -37,12 +39,12 @@ struct Need {
 /// What was done to make a device fit for XDP, and how it was before.
 ///
 /// It names the peer's namespace without holding it: a user who deletes the namespace finds it gone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prepared {
     changes: Option<Changes>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Changes {
     device: u32,
     peer: Peer,
@@ -50,7 +52,7 @@ struct Changes {
 }
 
 /// A veth's peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Peer {
     ifindex: u32,
     name: String,

@@ -63,6 +63,8 @@ impl Ofproto {
     /// # Errors
     /// The datapath has no room for it.
     pub fn new(bridge: BridgeId, rules: &mut dyn Rules, now: Duration) -> Result<Self, Error> {
+        // Another bridge may have had this number.
+        rules.reset_table_stats(bridge);
         let mut tables = Vec::new();
         tables.resize_with(N_TABLES.into(), Table::default);
         let mut ofproto = Self { bridge, tables, shapes: Shapes::new(), deadlines: BTreeSet::new() };

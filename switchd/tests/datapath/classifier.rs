@@ -64,9 +64,11 @@ impl Both {
         Self { real, staged: Linear::new(), committed, outputs: 0 }
     }
 
-    fn next_output(&mut self) -> (u16, [Action; 1]) {
+    /// Actions that begin with an output: every other time they are no more than that.
+    fn next_output(&mut self) -> (u16, Vec<Action>) {
         self.outputs += 1;
-        (self.outputs, [Action::Output { port: PortNo(self.outputs), max_len: 0 }])
+        let output = Action::Output { port: PortNo(self.outputs), max_len: 0 };
+        (self.outputs, vec![output; 1 + usize::from(self.outputs % 2)])
     }
 
     fn add(&mut self, priority: u16, matching: Match) -> Result<(), RuleError> {
@@ -117,9 +119,14 @@ impl Both {
         let memory = self.real.store();
         for (&version, table) in self.committed.range(memory.oldest_version()..) {
             let found = memory.classify(version, BRIDGE, TABLE, key).map(|found| {
-                let first = memory.op(found.ops).copied().unwrap();
-                assert_eq!(first.code, op::OUTPUT);
-                (RuleId(found.rule), found.rank, first.c)
+                let output = if found.ops & op::DIRECT != 0 {
+                    found.ops & !op::DIRECT
+                } else {
+                    let first = memory.op(found.ops).copied().unwrap();
+                    assert_eq!(first.code, op::OUTPUT);
+                    first.c
+                };
+                (RuleId(found.rule), found.rank, output)
             });
             let wanted: Vec<(RuleId, u32, u32)> = best(table, key)
                 .iter()

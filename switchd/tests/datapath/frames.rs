@@ -32,6 +32,140 @@ pub fn ethernet(from: usize, kind: u16, payload: &[u8]) -> Vec<u8> {
     [&MACS[1 - from][..], &MACS[from], &kind.to_be_bytes(), payload].concat()
 }
 
+/// The frame with all addresses and ports the other way round, and an echo request turned into its answer: checksums
+/// mind only the latter. None: it is neither TCP, UDP, SCTP nor an echo request, or has options.
+pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
+    let mut frame = frame.to_vec();
+    (0..6).for_each(|i| frame.swap(i, 6 + i));
+    let (l4, protocol) = match frame[12..15] {
+        [0x08, 0x00, 0x45] => {
+            (0..4).for_each(|i| frame.swap(26 + i, 30 + i));
+            (34, frame[23])
+        }
+        [0x86, 0xdd, 0x60] => {
+            (0..16).for_each(|i| frame.swap(22 + i, 38 + i));
+            (54, frame[20])
+        }
+        _ => return None,
+    };
+    match (protocol, frame[l4]) {
+        (6 | 17 | 132, _) => (0..2).for_each(|i| frame.swap(l4 + i, l4 + 2 + i)),
+        (1, 8) | (58, 128) => {
+            let kind = if protocol == 1 { 0 } else { 129 };
+            let by = i32::from(frame[l4]) - kind;
+            frame[l4] = kind as u8;
+            let sum = i32::from(u16::from_be_bytes([frame[l4 + 2], frame[l4 + 3]])) + (by << 8);
+            let sum = (sum + (sum >> 16)) as u16;
+            frame[l4 + 2..l4 + 4].copy_from_slice(&sum.to_be_bytes());
+        }
+        _ => return None,
+    }
+    Some(frame)
+}
+
+/// Who reports an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reporter {
+    /// A router on the way, whose address ends in 99.
+    Router,
+    /// The packet's destination.
+    Destination,
+}
+
+/// What the sender of an IP packet that goes no further is told: an error that quotes the packet's first `quoted`
+/// bytes.
+pub fn time_exceeded(frame: &[u8], reporter: Reporter, quoted: usize) -> Vec<u8> {
+    let is_router = reporter == Reporter::Router;
+    let quote = &frame[14..frame.len().min(14 + quoted)];
+    let mut frame = frame[..14].to_vec();
+    (0..6).for_each(|i| frame.swap(i, 6 + i));
+    let (kind, protocol) = if quote[0] >> 4 == 4 { (11, 1) } else { (3, 58) };
+    let mut message = [&[kind, 0, 0, 0, 0, 0, 0, 0], quote].concat();
+    let mut header;
+    if protocol == 1 {
+        header = vec![0x45, 0];
+        header.extend((20 + message.len() as u16).to_be_bytes());
+        header.extend([0, 7, 0, 0, 64, protocol, 0, 0]);
+        header.extend(if is_router { &[10, 0, 0, 99] } else { &quote[16..20] });
+        header.extend(&quote[12..16]);
+        let sum = checksum(&header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        let sum = checksum(&message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        header = vec![0x60, 0, 0, 0];
+        header.extend((message.len() as u16).to_be_bytes());
+        header.extend([protocol, 64]);
+        let router = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 99];
+        header.extend(if is_router { &router } else { &quote[24..40] });
+        header.extend(&quote[8..24]);
+        let length = (message.len() as u32).to_be_bytes();
+        let sum = checksum(&[&header[8..40], &length, &[0, 0, 0, protocol], &message].concat());
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    [frame, header, message].concat()
+}
+
+/// Sets the length of an IPv4 packet without options.
+pub fn set_ipv4_length(frame: &mut [u8], len: u16) {
+    frame[16..18].copy_from_slice(&len.to_be_bytes());
+    frame[24..26].fill(0);
+    let sum = checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Cuts an IP packet without options or extension headers into fragments that carry at most `size` bytes each.
+pub fn fragments(frame: &[u8], id: u16, size: usize) -> Vec<Vec<u8>> {
+    (0..)
+        .step_by(size)
+        .take_while(|start| *start < carried(frame))
+        .map(|start| fragment(frame, id, start, size))
+        .collect()
+}
+
+/// The packet that was cut into these fragments, which are in order.
+pub fn joined(pieces: &[Vec<u8>]) -> Vec<u8> {
+    let is_ipv4 = pieces[0][14] >> 4 == 4;
+    let (keeps, header) = if is_ipv4 { (34, 34) } else { (54, 62) };
+    let mut whole = pieces[0][..keeps].to_vec();
+    pieces.iter().for_each(|piece| whole.extend(&piece[header..]));
+    if is_ipv4 {
+        whole[20..22].fill(0);
+    } else {
+        whole[20] = pieces[0][54];
+    }
+    whole
+}
+
+/// How much an IP packet carries behind its header.
+pub fn carried(frame: &[u8]) -> usize {
+    frame.len() - if frame[14] >> 4 == 4 { 34 } else { 54 }
+}
+
+/// The fragment of a packet that begins at `start` and carries at most `size` bytes.
+pub fn fragment(frame: &[u8], id: u16, start: usize, size: usize) -> Vec<u8> {
+    let end = (start + size).min(carried(frame));
+    let more = u16::from(end < carried(frame));
+    let unit = (start / 8) as u16;
+    if frame[14] >> 4 == 4 {
+        let mut header = frame[14..34].to_vec();
+        header[2..4].copy_from_slice(&((20 + end - start) as u16).to_be_bytes());
+        header[4..6].copy_from_slice(&id.to_be_bytes());
+        header[6..8].copy_from_slice(&(more << 13 | unit).to_be_bytes());
+        header[10..12].fill(0);
+        let sum = checksum(&header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        [&frame[..14], &header, &frame[34 + start..34 + end]].concat()
+    } else {
+        let mut header = frame[14..54].to_vec();
+        header[4..6].copy_from_slice(&((8 + end - start) as u16).to_be_bytes());
+        let protocol = std::mem::replace(&mut header[6], 44);
+        let [o0, o1] = (unit << 3 | more).to_be_bytes();
+        let [i0, i1] = id.to_be_bytes();
+        [&frame[..14], &header, &[protocol, 0, o0, o1, 0, 0, i0, i1], &frame[54 + start..54 + end]].concat()
+    }
+}
+
 /// Inserts a VLAN tag.
 pub fn tagged(frame: &[u8], tci: u16) -> Vec<u8> {
     [&frame[..12], &[0x81, 0x00], &tci.to_be_bytes(), &frame[12..]].concat()
@@ -84,7 +218,7 @@ fn seal(ip: Ip, from: usize, protocol: u8, at: usize, mut segment: Vec<u8>) -> V
     segment
 }
 
-fn wrap(ip: Ip, from: usize, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub fn wrap(ip: Ip, from: usize, protocol: u8, payload: &[u8]) -> Vec<u8> {
     match ip {
         Ip::V4 => ipv4(from, protocol, &[], payload),
         Ip::V6 => ipv6(from, protocol, payload),
@@ -112,6 +246,19 @@ pub fn udp(ip: Ip, from: usize, connection: u16, payload: &[u8]) -> Vec<u8> {
     datagram.extend([0, 0]);
     datagram.extend(payload);
     wrap(ip, from, 17, &seal(ip, from, 17, 6, datagram))
+}
+
+/// A UDP datagram from a port of host 0 to that same port.
+pub fn to_itself() -> Vec<u8> {
+    let mut frame = udp(Ip::V4, 0, 8, b"mine");
+    // Addresses, ports, the header's checksum; UDP's is left out.
+    frame.copy_within(26..30, 30);
+    frame.copy_within(34..36, 36);
+    frame[24..26].fill(0);
+    let sum = checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame[40..42].fill(0);
+    frame
 }
 
 /// An echo request (from host 0) or its answer.
@@ -180,6 +327,9 @@ pub fn corpus() -> Vec<Vec<u8>> {
     }
     // A checksum that is zero without being left out.
     frames.extend((0..).map(|seq| tcp(Ip::V4, 0, 6, SYN, seq, 0, b"")).find(|frame| frame[50..52] == [0, 0]));
+    // A right checksum that equals the pseudo header's sum, as one that was left to the hardware would.
+    let pseudo = (0x0a00 + 1 + 0x0a00 + 2 + 6 + 20u16).to_be_bytes();
+    frames.extend((0..).map(|seq| tcp(Ip::V4, 0, 7, SYN, seq, 0, b"")).find(|frame| frame[50..52] == pseudo));
     let long = tcp(Ip::V4, 0, 4, SYN, 1, 0, b"");
     let (ip_header, segment) = (14, 34);
     frames.push(ipv4(0, 6, &[1; 40], &long[segment..]));
@@ -196,6 +346,11 @@ pub fn corpus() -> Vec<Vec<u8>> {
     frames.push(ipv6(0, 0, &[&[6, 0, 1, 4, 0, 0, 0, 0], &six[54..]].concat()));
     frames.push(ipv6(0, 44, &[&[6, 0, 0, 1, 0, 0, 0, 9], &six[54..]].concat()));
     frames.push(ipv6(0, 44, &[&[6, 0, 1, 0, 0, 0, 0, 9], &six[54..]].concat()));
+    // What is its own reply: with ports, and without.
+    frames.push(to_itself());
+    let mut tunnel = wrap(Ip::V6, 0, 47, &[0; 24]);
+    tunnel.copy_within(22..38, 38);
+    frames.push(tunnel);
     // A wrong checksum, one left out, and bytes behind the packet.
     let mut wrong = tcp(Ip::V4, 0, 5, SYN, 1, 0, b"");
     wrong[segment + 16] ^= 1;
@@ -204,5 +359,18 @@ pub fn corpus() -> Vec<Vec<u8>> {
     none[segment + 6..segment + 8].fill(0);
     frames.push(none);
     frames.push([&long[..], &[0xaa; 9]].concat());
+    // Errors about what is there, about what is not, and cut.
+    for ip in [Ip::V4, Ip::V6] {
+        let sent = [
+            tcp(ip, 0, 2, ACK, 5, 5, b"picked up"),
+            udp(ip, 0, 2, b""),
+            echo(ip, 0, 77),
+            udp(ip, 0, 99, b""),
+        ];
+        frames
+            .extend(sent.iter().flat_map(|frame| {
+                [28, 48, 100].map(|quoted| time_exceeded(frame, Reporter::Router, quoted))
+            }));
+    }
     frames
 }

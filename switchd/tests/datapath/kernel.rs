@@ -1,28 +1,32 @@
 //! The kernel's programs against the host's build of the same pipeline. Needs root.
 
+use conntrack_core::protocol;
 use ofctl::flow::Command;
 use ofctl::port::NoNames;
 use ofctl::syntax::parse_flow;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use switchd::datapath::host::{Arrival, Memory};
+use switchd::datapath::host::{Arrival, Frame, Memory};
 use switchd::datapath::{FlowTables, Ran, Sizes, clock};
 use switchd::rules::{RuleId, Rules};
 use switchd_ebpf::drop_reason::DropReason;
+use switchd_ebpf::key::Key;
 use switchd_ebpf::layout::Record;
+use switchd_ebpf::parse::{Layout, parse};
 
-use crate::frames::{self, Ip, flags};
+use crate::frames::{self, Ip, Reporter, flags};
 use crate::switch::{BRIDGE, Switch, action, tc_action};
 
 /// The kernel's datapath and the host's, with the same flows.
-struct Twins {
+pub struct Twins {
     switch: Switch,
     memory: FlowTables<Memory>,
     rules: Vec<(RuleId, RuleId, String)>,
 }
 
 impl Twins {
-    fn new(flows: &[&str]) -> Self {
+    /// Both, with three ports.
+    pub fn new(flows: &[&str]) -> Self {
         let sizes = Sizes { flows: 64, connections: 32 };
         let mut switch = Switch::new(sizes, 3);
         let mut memory = Memory::new(sizes);
@@ -44,6 +48,10 @@ impl Twins {
 
     /// Has a frame come in on a port of both, by XDP, and compares all that can be seen.
     fn send(&self, port: u16, frame: &[u8]) {
+        if is_partial(port, frame) {
+            self.send_past_xdp(port, frame);
+            return;
+        }
         let (ran, outputs) = self.compare(port, frame, Switch::run);
         match outputs.as_slice() {
             [] => assert_eq!(ran.action, action::DROP, "{frame:02x?}"),
@@ -57,6 +65,36 @@ impl Twins {
                 assert_eq!(ran.frame, frame);
             }
         }
+    }
+
+    /// What comes out of both for a frame that comes in by XDP.
+    pub fn passed(&self, port: u16, frame: &[u8]) -> Vec<Vec<u8>> {
+        let (ran, outputs) = self.compare(port, frame, Switch::run);
+        if let [(_, bytes)] = outputs.as_slice() {
+            assert_eq!((ran.action, &ran.frame), (action::REDIRECT, bytes), "what became of {frame:02x?}");
+        }
+        outputs.into_iter().map(|(_, bytes)| bytes).collect()
+    }
+
+    /// The connections of both.
+    pub fn connections(&self) -> Vec<Record> {
+        self.memory.store().live_connections(clock::now())
+    }
+
+    /// The packets of each connection, in both directions.
+    pub fn packets(&self) -> Vec<[u64; 2]> {
+        self.connections().iter().map(|record| record.packets).collect()
+    }
+
+    /// Has a frame come in by XDP that is for tcx alone: XDP leaves no trace of it. The host, which is XDP's twin
+    /// here, does not get it.
+    fn send_past_xdp(&self, port: u16, frame: &[u8]) {
+        let drops = self.switch.datapath.counters.drops();
+        let ran = self.switch.run(port, frame);
+        assert_eq!((ran.action, &ran.frame[..]), (action::PASS, frame), "{frame:02x?}");
+        assert_eq!(self.switch.datapath.counters.drops(), drops, "drops of {frame:02x?}");
+        self.compare_counters(frame);
+        self.compare_connections(frame);
     }
 
     /// The same by tcx, which sends all but the last of several outputs by itself: one at most can be compared.
@@ -118,7 +156,9 @@ impl Twins {
         for (real, twin) in real.iter().zip(&twin) {
             let visible = |of: &Record| {
                 let mut connection = of.connection;
-                connection.stream_ns = connection.stream_ns.saturating_sub(of.created);
+                if connection.protocol == protocol::UDP {
+                    connection.detail = connection.stream_ns().saturating_sub(of.created);
+                }
                 (of.tuples, connection, of.packets, of.bytes, of.mark, of.label, of.life)
             };
             assert_eq!(visible(real), visible(twin), "after {frame:02x?}");
@@ -129,9 +169,17 @@ impl Twins {
     }
 }
 
-const FLOWS: [&[&str]; 6] = [NOTHING, FIREWALL, COMMIT, REWRITE, TAGS, COPIES];
+/// Whether the transport checksum looks like one that a local sender leaves to the hardware. About one damaged frame
+/// in 65,536 does by accident.
+fn is_partial(port: u16, frame: &[u8]) -> bool {
+    let mut layout = Layout::default();
+    parse(&Frame::from(frame.to_vec()), port, &mut Key { ..Key::ZERO }, &mut layout);
+    layout.partial != 0
+}
+
+const FLOWS: [&[&str]; 7] = [NOTHING, FIREWALL, COMMIT, REWRITE, TAGS, COPIES, GATEWAY];
 /// Those with one output at most, and without VLAN tags, which tc keeps beside the bytes.
-const SINGLE: [&[&str]; 4] = [NOTHING, FIREWALL, COMMIT, REWRITE];
+const SINGLE: [&[&str]; 5] = [NOTHING, FIREWALL, COMMIT, REWRITE, GATEWAY];
 
 /// Nothing at all.
 const NOTHING: &[&str] = &[];
@@ -147,6 +195,23 @@ const FIREWALL: &[&str] = &[
     "table=1,priority=50,in_port=1,ct_state=+trk+est,actions=2",
     "table=1,priority=50,in_port=2,ct_state=+trk+est,ct_mark=7,actions=1",
     "table=1,priority=49,in_port=2,ct_state=+trk+est,actions=load:1->NXM_NX_REG3[],output:NXM_NX_REG3[]",
+];
+/// A gateway: hosts behind port 1 go out under one address, in one zone, and to another host than they say, in another.
+const GATEWAY: &[&str] = &[
+    "table=0,priority=50,in_port=1,ip,actions=ct(commit,zone=5,nat(src=192.0.2.1),table=1)",
+    "table=0,priority=50,in_port=1,ipv6,actions=ct(commit,zone=5,nat(src=[2001:db8::1]:4000),table=1)",
+    "table=1,priority=60,ct_state=+inv,actions=drop",
+    "table=1,priority=50,ct_state=+snat,ip,actions=ct(commit,zone=6,nat(dst=198.51.100.7:81),table=2)",
+    "table=1,priority=50,ct_state=+snat,ipv6,actions=ct(commit,zone=6,nat(dst=2001:db8::7),table=2)",
+    "table=2,priority=50,ip,ct_state=+dnat,actions=ct(zone=6,table=3)",
+    "table=2,priority=50,ipv6,ct_state=+dnat,actions=ct(zone=6,table=3)",
+    "table=3,priority=50,ct_state=+dnat,ct_zone=6,actions=2",
+    "table=0,priority=50,in_port=2,ip,actions=ct(zone=6,nat,table=10)",
+    "table=0,priority=50,in_port=2,ipv6,actions=ct(zone=6,nat,table=10)",
+    "table=10,priority=60,ip,ct_state=+snat,actions=ct(zone=5,nat,table=11)",
+    "table=10,priority=60,ipv6,ct_state=+snat,actions=ct(zone=5,nat,table=11)",
+    "table=11,priority=60,ct_state=+dnat+rpl,actions=1",
+    "table=11,priority=0,actions=3",
 ];
 /// Everything is committed, and a reply begins the connection anew.
 const COMMIT: &[&str] =
@@ -216,8 +281,10 @@ fn damaged_frames_come_to_the_same_on_the_host() {
         let twins = Twins::new(flows);
         let frame = (prop::sample::select(corpus.clone()), prop::collection::vec(any::<(u8, u8)>(), 0..4));
         let cut = prop_oneof![3 => Just(usize::MAX), 1 => 14usize..90];
-        let mut runner =
-            TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
+        // No shrinking: counters and connections that have come apart stay so, and every frame would seem to fail.
+        let config =
+            Config { cases: 400, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new(config);
         runner
             .run(&(1u16..4, frame, cut), |(port, (mut frame, damage), cut)| {
                 frame.truncate(cut);
@@ -229,6 +296,44 @@ fn damaged_frames_come_to_the_same_on_the_host() {
                 Ok(())
             })
             .unwrap();
+    }
+}
+
+/// A frame with all ones for zeros: so a checksum of zero is the same both ways of writing it.
+fn zeros(frame: &[u8]) -> Vec<u8> {
+    frame.iter().map(|&byte| if byte == 0xff { 0 } else { byte }).collect()
+}
+
+/// What went out under other addresses comes back to its sender, by both hooks.
+#[test]
+fn answers_to_translated_frames_find_their_way_back() {
+    for by_tcx in [false, true] {
+        let twins = Twins::new(GATEWAY);
+        let mut answered = 0;
+        for frame in frames::corpus().into_iter().filter(|frame| !is_partial(1, frame)) {
+            let run = if by_tcx { Switch::run_tcx } else { Switch::run };
+            let (_, outputs) = twins.compare(1, &frame, run);
+            let [(2, out)] = outputs.as_slice() else { continue };
+            let Some(answer) = frames::answer(out) else { continue };
+            let (_, outputs) = twins.compare(2, &answer, run);
+            let [(1, back)] = outputs.as_slice() else {
+                panic!("{out:02x?} was not answered by {answer:02x?}")
+            };
+            let expected = frames::answer(&frame).unwrap_or_default();
+            assert_eq!(zeros(back), zeros(&expected), "the answer {answer:02x?}");
+            answered += 1;
+            // An error about it, too, and what it quotes is again what was sent.
+            for quoted in [48, 1500] {
+                let error = frames::time_exceeded(out, Reporter::Router, quoted);
+                let (ran, outputs) = twins.compare(2, &error, run);
+                let [(1, back)] = outputs.as_slice() else { panic!("{error:02x?} is not passed on") };
+                assert_eq!(&ran.frame, back, "what became of {error:02x?}");
+                // As in Linux, nobody but the translated destination shows behind its translation.
+                let expected = frames::time_exceeded(&frame, Reporter::Destination, quoted);
+                assert_eq!(zeros(back), zeros(&expected), "the error {error:02x?}");
+            }
+        }
+        assert!(answered >= 8, "{answered} frames were answered");
     }
 }
 
@@ -256,7 +361,7 @@ fn a_frame_of_a_device_that_is_no_port_is_dropped() {
 
 /// What the verifier went through when this was written, and 15 % more. It gives up at a million, and other kernels
 /// need more.
-const CEILINGS: [(&str, u32); 3] = [("switch_xdp", 125_000), ("switch_tcx", 120_000), ("reap", 600)];
+const CEILINGS: [(&str, u32); 3] = [("switch_xdp", 295_000), ("switch_tcx", 295_000), ("reap", 600)];
 
 #[test]
 fn the_verifier_needs_no_more_steps_than_allowed() {

@@ -11,8 +11,10 @@
 
 mod classifier;
 mod connections;
+mod fragments;
 mod frames;
 mod kernel;
 mod normal;
 mod parser;
+mod sctp;
 mod switch;

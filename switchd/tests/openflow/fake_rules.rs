@@ -154,6 +154,8 @@ impl Rules for FakeRules {
         TableStats { lookups: u64::from(table) + 10, matched: u64::from(table) }
     }
 
+    fn reset_table_stats(&mut self, _: BridgeId) {}
+
     fn capacity(&self) -> u32 {
         self.capacity
     }

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, os::fd::AsRawFd, os::fd::OwnedFd};
 
 use anyhow::{Context, Result, bail, ensure};
-use conntrack_core::{Direction, protocol, tcp::State};
+use conntrack_core::{Direction, protocol, sctp, tcp::State};
 use nix::{
     errno::Errno,
     sys::socket::{
@@ -45,6 +45,10 @@ const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 /// Of both ends; the flags are followed by a mask.
 const CTA_PROTOINFO_TCP_WSCALE: [u16; 2] = [2, 3];
 const CTA_PROTOINFO_TCP_FLAGS: [u16; 2] = [4, 5];
+const CTA_PROTOINFO_SCTP: u16 = 3;
+const CTA_PROTOINFO_SCTP_STATE: u16 = 1;
+/// Of both directions.
+const CTA_PROTOINFO_SCTP_VTAG: [u16; 2] = [2, 3];
 
 /// What the kernel knows a packet's connection by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,10 @@ pub enum Transport {
         src: u16,
         dst: u16,
     },
+    Sctp {
+        src: u16,
+        dst: u16,
+    },
     Other(u8),
     /// ICMP, or ICMPv6 if the addresses are IPv6; the code is zero.
     Icmp {
@@ -82,6 +90,14 @@ pub struct Entry {
     /// Seconds left.
     pub timeout: u32,
     pub tcp: Option<TcpEntry>,
+    pub sctp: Option<SctpEntry>,
+}
+
+/// What the kernel tells of an SCTP association.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SctpEntry {
+    pub state: sctp::State,
+    pub vtags: [u32; 2],
 }
 
 /// What the kernel tells of a TCP connection.
@@ -173,6 +189,7 @@ fn tuple_attribute(tuple: &Tuple) -> Vec<u8> {
     let transport = match tuple.transport {
         Transport::Tcp { src, dst } => ports(protocol::TCP, src, dst),
         Transport::Udp { src, dst } => ports(protocol::UDP, src, dst),
+        Transport::Sctp { src, dst } => ports(protocol::SCTP, src, dst),
         Transport::Other(number) => attribute(CTA_PROTO_NUM, &[number]),
         Transport::Icmp { id, kind } => {
             let (number, first) = if tuple.src.is_ipv4() {
@@ -243,10 +260,17 @@ fn entry(tuple: &Tuple, attributes: &[u8]) -> Result<Entry> {
             flags: [byte(CTA_PROTOINFO_TCP_FLAGS[0])?, byte(CTA_PROTOINFO_TCP_FLAGS[1])?],
         })
     });
+    let sctp = find(attributes, CTA_PROTOINFO).and_then(|info| find(info, CTA_PROTOINFO_SCTP)).map(|sctp| {
+        Some(SctpEntry {
+            state: sctp::State(find(sctp, CTA_PROTOINFO_SCTP_STATE)?.first().copied()?),
+            vtags: [number(sctp, CTA_PROTOINFO_SCTP_VTAG[0])?, number(sctp, CTA_PROTOINFO_SCTP_VTAG[1])?],
+        })
+    });
     Ok(Entry {
         direction,
         status: number(attributes, CTA_STATUS).context("an entry without status")?,
         timeout: number(attributes, CTA_TIMEOUT).context("an entry without timeout")?,
         tcp: tcp.map(|tcp| tcp.context("a TCP entry without state, scales or flags")).transpose()?,
+        sctp: sctp.map(|sctp| sctp.context("an SCTP entry without state or tags")).transpose()?,
     })
 }

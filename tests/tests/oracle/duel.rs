@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use conntrack_core::{Facts, ct_state, status};
+use conntrack_core::{Facts, Timeouts, ct_state, status};
 
 use crate::{
     ctnetlink::{Entry, Transport, Tuple},
@@ -59,7 +59,12 @@ pub struct Duel<'a> {
 
 impl<'a> Duel<'a> {
     pub fn new(kernel: &'a Kernel) -> Self {
-        Self { kernel, tracker: Tracker::default(), began: Instant::now(), story: Vec::new() }
+        Self::by(kernel, Timeouts::DEFAULT)
+    }
+
+    /// With the rules of a kernel whose settings are not the default ones.
+    pub fn by(kernel: &'a Kernel, timeouts: Timeouts) -> Self {
+        Self { kernel, tracker: Tracker::new(timeouts), began: Instant::now(), story: Vec::new() }
     }
 
     /// One more packet; an error with the whole story if the two disagree.
@@ -112,8 +117,8 @@ fn agree(theirs: &Seen, ours: &Seen, took: u32) -> bool {
     let same_entry = match (theirs.entry, ours.entry) {
         (Some(theirs), Some(ours)) => {
             let ran = ours.timeout.checked_sub(theirs.timeout);
-            (theirs.direction, theirs.status & STATUS, theirs.tcp)
-                == (ours.direction, ours.status & STATUS, ours.tcp)
+            (theirs.direction, theirs.status & STATUS, theirs.tcp, theirs.sctp)
+                == (ours.direction, ours.status & STATUS, ours.tcp, ours.sctp)
                 && ran.is_some_and(|ran| ran <= took + 1)
         }
         (None, None) => true,

@@ -2,24 +2,26 @@
 //!
 //! Sequences of packets go through a kernel that forwards between two hosts, and through `conntrack-core`.
 //! After each packet both must tell the same: the packet's `ct_state`; whether there is a connection, which
-//! side began it, its status and its timer; and of TCP the state, the window scales and the flags of both
-//! ends. What differs on purpose is listed in `duel.rs` (`DIFFERENCES`); and one difference is never provoked,
+//! side began it, its status and its timer; of TCP the state, the window scales and the flags of both ends;
+//! and of SCTP the state and the verification tags. What differs on purpose is listed in `duel.rs` (`DIFFERENCES`); and one difference is never provoked,
 //! see `dialogue.rs`: options behind SACK blocks in a SYN.
 //!
 //! The random sequences are the same in every run. `ORACLE_SEED` (a number) draws others, `ORACLE_CASES`
 //! another number of them.
 
+mod association;
 mod ctnetlink;
 mod dialogue;
 mod duel;
 mod kernel;
 mod tracker;
 
-use std::{cell::RefCell, collections::HashSet, env, net::IpAddr, thread, time::Duration};
+use std::{cell::RefCell, collections::HashSet, env, fs, net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use association::association;
 use conntrack_core::{
-    Direction, Facts, Timeouts, protocol,
+    Direction, Facts, Timeouts, protocol, sctp,
     tcp::{Kind, State},
 };
 use ctnetlink::{Transport, Tuple};
@@ -71,10 +73,9 @@ fn tuple(family: Family, from: Side, transport: Transport) -> Tuple {
     Tuple { src: family.address(from), dst: family.address(from.other()), transport }
 }
 
-#[test]
-fn tcp() -> Result<()> {
+/// TCP conversations; what was met in them.
+fn dialogues(kernel: &Kernel, timeouts: Timeouts) -> Result<HashSet<(State, bool, Kind)>> {
     const PORTS: [u16; 2] = [1024, 2048];
-    let kernel = Kernel::new()?;
     let met = RefCell::new(HashSet::new());
     for_all(&(prop::sample::select(&FAMILIES[..]), dialogue()), |(family, dialogue)| {
         let tuple = |from: Side| {
@@ -82,7 +83,7 @@ fn tcp() -> Result<()> {
             tuple(family, from, Transport::Tcp { src, dst })
         };
         let packets = dialogue.packets();
-        let mut duel = Duel::new(&kernel);
+        let mut duel = Duel::by(kernel, timeouts);
         let mut before: Option<(Side, State)> = None;
         let verdict = packets.iter().try_for_each(|packet| {
             let (segment, frame) = (packet.segment(), packet.frame(family, PORTS)?);
@@ -108,13 +109,57 @@ fn tcp() -> Result<()> {
         kernel.connections.delete(&tuple(Side::Left))?;
         verdict
     })?;
-    let met = met.into_inner();
+    Ok(met.into_inner())
+}
+
+#[test]
+fn tcp() -> Result<()> {
+    let met = dialogues(&Kernel::new()?, Timeouts::DEFAULT)?;
     for state in (State::SYN_SENT.0..=State::SYN_SENT2.0).map(State) {
         for kind in [Kind::SYN, Kind::SYN_ACK, Kind::FIN, Kind::ACK, Kind::RST] {
             for original in [true, false] {
                 assert!(met.contains(&(state, original, kind)), "never met: {state:?} {original} {kind:?}");
             }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn tcp_without_windows() -> Result<()> {
+    let kernel = Kernel::new()?;
+    fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1")?;
+    dialogues(&kernel, Timeouts { be_liberal: 1, ..Timeouts::DEFAULT }).map(drop)
+}
+
+#[test]
+fn associations() -> Result<()> {
+    const PORTS: [u16; 2] = [1024, 2048];
+    let kernel = Kernel::new()?;
+    let met = RefCell::new(HashSet::new());
+    for_all(&(prop::sample::select(&FAMILIES[..]), association()), |(family, association)| {
+        let tuple = |from: Side| {
+            let (src, dst) = (PORTS[from as usize], PORTS[from.other() as usize]);
+            tuple(family, from, Transport::Sctp { src, dst })
+        };
+        let mut duel = Duel::new(&kernel);
+        let verdict = association.packets().iter().try_for_each(|packet| {
+            let seen = duel.judge(Packet {
+                from: packet.from,
+                tuple: tuple(packet.from),
+                facts: Facts::Sctp(&packet.facts()),
+                frame: &packet.frame(family, PORTS)?,
+                name: packet.to_string(),
+            })?;
+            met.borrow_mut().extend(seen.entry.and_then(|entry| Some(entry.sctp?.state)));
+            Ok(())
+        });
+        kernel.connections.delete(&tuple(Side::Left))?;
+        verdict
+    })?;
+    let met = met.into_inner();
+    for state in (sctp::State::CLOSED.0..=sctp::State::HEARTBEAT_SENT.0).map(sctp::State) {
+        assert!(met.contains(&state), "never met: {state:?}");
     }
     Ok(())
 }
@@ -258,6 +303,14 @@ fn the_timeouts_are_the_kernels() -> Result<()> {
         ("icmp_timeout", ours.icmp),
         ("icmpv6_timeout", ours.icmpv6),
         ("generic_timeout", ours.generic),
+        ("sctp_timeout_closed", ours.sctp(sctp::State::CLOSED)),
+        ("sctp_timeout_cookie_wait", ours.sctp(sctp::State::COOKIE_WAIT)),
+        ("sctp_timeout_cookie_echoed", ours.sctp(sctp::State::COOKIE_ECHOED)),
+        ("sctp_timeout_established", ours.sctp(sctp::State::ESTABLISHED)),
+        ("sctp_timeout_shutdown_sent", ours.sctp(sctp::State::SHUTDOWN_SENT)),
+        ("sctp_timeout_shutdown_recd", ours.sctp(sctp::State::SHUTDOWN_RECD)),
+        ("sctp_timeout_shutdown_ack_sent", ours.sctp(sctp::State::SHUTDOWN_ACK_SENT)),
+        ("sctp_timeout_heartbeat_sent", ours.sctp(sctp::State::HEARTBEAT_SENT)),
     ];
     for (name, seconds) in expected {
         assert_eq!(setting(&format!("nf_conntrack_{name}"))?, seconds, "{name}");

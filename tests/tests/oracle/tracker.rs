@@ -5,13 +5,13 @@ use conntrack_core::{
 };
 
 use crate::{
-    ctnetlink::{Entry, TcpEntry, Transport, Tuple},
+    ctnetlink::{Entry, SctpEntry, TcpEntry, Transport, Tuple},
     kernel::WOUND,
 };
 
 /// The connections of one sequence of packets.
-#[derive(Default)]
 pub struct Tracker {
+    timeouts: Timeouts,
     entries: Vec<Tracked>,
 }
 
@@ -24,6 +24,10 @@ struct Tracked {
 }
 
 impl Tracker {
+    pub fn new(timeouts: Timeouts) -> Self {
+        Self { timeouts, entries: Vec::new() }
+    }
+
     /// Sets the timer of a packet's connection, if it has one, to [`WOUND`].
     pub fn wind(&mut self, tuple: &Tuple) {
         if let Some((at, _)) = self.find(tuple) {
@@ -36,7 +40,7 @@ impl Tracker {
         let mut outcome = Outcome::default();
         let Some((at, direction)) = self.find(tuple) else { return self.open(tuple, facts, now_ns) };
         let tracked = &mut self.entries[at];
-        match tracked.connection.advance(direction, facts, now_ns, &Timeouts::DEFAULT, &mut outcome) {
+        match tracked.connection.advance(direction, facts, now_ns, &self.timeouts, &mut outcome) {
             Verdict::Accept | Verdict::Invalid => tracked.wind(outcome.timer),
             Verdict::Destroy => {
                 self.entries.remove(at);
@@ -58,7 +62,9 @@ impl Tracker {
             scales: connection.tcp.peers.map(|peer| peer.scale),
             flags: connection.tcp.peers.map(|peer| peer.flags),
         });
-        Some(Entry { direction, status: connection.status, timeout: *timeout, tcp })
+        let sctp = (connection.protocol == protocol::SCTP)
+            .then(|| SctpEntry { state: connection.sctp_state, vtags: connection.vtags() });
+        Some(Entry { direction, status: connection.status, timeout: *timeout, tcp, sctp })
     }
 
     fn open(&mut self, tuple: &Tuple, facts: &Facts, now_ns: u64) -> u8 {
@@ -67,7 +73,7 @@ impl Tracker {
         if inverse(tuple).is_none() {
             return ct_state::TRK | ct_state::INV;
         }
-        if connection.open(facts, now_ns, &Timeouts::DEFAULT, &mut outcome) {
+        if connection.open(facts, now_ns, &self.timeouts, &mut outcome) {
             connection.status |= status::CONFIRMED;
             let mut tracked = Tracked { original: *tuple, connection, timeout: 0 };
             tracked.wind(outcome.timer);
@@ -102,6 +108,7 @@ fn inverse(tuple: &Tuple) -> Option<Tuple> {
     let transport = match tuple.transport {
         Transport::Tcp { src, dst } => Transport::Tcp { src: dst, dst: src },
         Transport::Udp { src, dst } => Transport::Udp { src: dst, dst: src },
+        Transport::Sctp { src, dst } => Transport::Sctp { src: dst, dst: src },
         Transport::Other(number) => Transport::Other(number),
         Transport::Icmp { id, kind } if tuple.src.is_ipv4() => {
             Transport::Icmp { id, kind: icmp::invert(kind)? }

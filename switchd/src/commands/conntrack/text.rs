@@ -47,8 +47,13 @@ pub(super) fn write(out: &mut dyn Write, printer: &Printer<'_>, number: u32, rec
     if label != 0 {
         write!(out, ",labels={label:#x}")?;
     }
-    if connection.protocol == protocol::TCP {
-        write_protoinfo(out, &connection.tcp, more)?;
+    match connection.protocol {
+        protocol::TCP => write_protoinfo(out, &connection.tcp, more)?,
+        protocol::SCTP => {
+            let (state, [orig, reply]) = (connection.sctp_state.ovs_name(), connection.vtags());
+            write!(out, ",protoinfo=(state={state},vtag_orig={orig},vtag_reply={reply})")?;
+        }
+        _ => {}
     }
     if let Some(name) = helper_name(record.helper) {
         write!(out, ",helper={name}")?;
@@ -70,7 +75,7 @@ pub(super) fn protocol_name(number: u8) -> Cow<'static, str> {
         protocol::UDP => "udp",
         33 => "dccp",
         protocol::ICMPV6 => "icmpv6",
-        132 => "sctp",
+        protocol::SCTP => "sctp",
         136 => "udplite",
         other => return Cow::Owned(other.to_string()),
     })

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use conntrack_core::Timeouts;
 use switchd_ebpf::conntrack::Connections;
-use switchd_ebpf::layout::{Config, Record, Tuple6, TupleRef, ZONES, Zone, life};
+use switchd_ebpf::layout::{Config, Datagram, Record, Tuple6, TupleRef, ZONES, Zone, life};
 
 use super::Memory;
 
@@ -19,6 +19,8 @@ pub struct ConnectionTable {
     free: RefCell<VecDeque<u32>>,
     config: UnsafeCell<Config>,
     zones: Vec<UnsafeCell<Zone>>,
+    /// Boxed for the same reason.
+    datagrams: RefCell<HashMap<Tuple6, Box<UnsafeCell<Datagram>>>>,
     timeouts: Timeouts,
 }
 
@@ -31,6 +33,7 @@ impl ConnectionTable {
             free: RefCell::default(),
             config: UnsafeCell::new(config),
             zones: (0..ZONES).map(|_| UnsafeCell::default()).collect(),
+            datagrams: RefCell::default(),
             timeouts: Timeouts::DEFAULT,
         }
     }
@@ -110,8 +113,25 @@ impl Connections for Memory {
         NonNull::new(self.connections.zones.get(usize::from(zone))?.get())
     }
 
+    fn datagram(&self, key: &Tuple6) -> Option<NonNull<Datagram>> {
+        NonNull::new(self.connections.datagrams.borrow().get(key)?.get())
+    }
+
+    fn insert_datagram(&self, key: &Tuple6, expires: u64) {
+        let fresh = || Box::new(UnsafeCell::new(Datagram { expires, ..Datagram::EMPTY }));
+        self.connections.datagrams.borrow_mut().entry(*key).or_insert_with(fresh);
+    }
+
+    fn remove_datagram(&self, key: &Tuple6) {
+        self.connections.datagrams.borrow_mut().remove(key);
+    }
+
     fn timeouts(&self, _policy: u16) -> &Timeouts {
         &self.connections.timeouts
+    }
+
+    fn random(&self) -> u32 {
+        0
     }
 
     fn listened_to(&self) -> bool {
