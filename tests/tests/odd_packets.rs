@@ -172,13 +172,25 @@ fn tracked_or_invalid(datapath: Datapath) -> Result<()> {
     let padded = [&segment(V4, b"")?[..], &[0xaa; 6]].concat();
     world.is_tracked("padded", &padded, &of_v4)?;
 
+    let (long_v4, long_v6) = (segment(V4, &[7; 64])?, segment(V6, &[7; 4])?);
+    let first_v6 = with_extensions(&long_v6, &[(44, vec![0, 0, 1, 0, 0, 0, 8])]);
+    world.is_tracked("first fragment", &fragment(&long_v4, 0, 40), &of_v4)?;
+    world.is_tracked("first IPv6 fragment", &first_v6, &of_v6)?;
+
+    let of_another = |mut frame: Vec<u8>| {
+        frame[19] ^= 0xff;
+        frame[24..26].fill(0);
+        let sum = checksum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        frame
+    };
     for (what, frame) in [
-        ("first fragment", fragment(&segment(V4, &[7; 64])?, 0, 40)),
-        ("tiny first fragment", fragment(&segment(V4, &[7; 64])?, 0, 8)),
-        ("later fragment", fragment(&segment(V4, &[7; 64])?, 40, 64)),
-        ("last fragment", fragment(&segment(V4, &[7; 64])?, 40, 1000)),
-        ("first IPv6 fragment", with_extensions(&v6, &[(44, vec![0, 0, 1, 0, 0, 0, 7])])),
-        ("later IPv6 fragment", with_extensions(&v6, &[(44, vec![0, 0, 8, 0, 0, 0, 7])])),
+        ("the same first fragment again", fragment(&long_v4, 0, 40)),
+        ("tiny first fragment", of_another(fragment(&long_v4, 0, 8))),
+        ("later fragment without the first", of_another(fragment(&long_v4, 40, 64))),
+        ("last fragment without the first", of_another(fragment(&long_v4, 64, 1000))),
+        ("first IPv6 fragment of 23 bytes", with_extensions(&v6, &[(44, vec![0, 0, 1, 0, 0, 0, 7])])),
+        ("later IPv6 fragment without the first", with_extensions(&v6, &[(44, vec![0, 0, 8, 0, 0, 0, 7])])),
         ("nine extension headers", with_extensions(&v6, &vec![padding(60, 0); 9])),
         ("an extension header beyond the packet", with_extensions(&v6, &[(60, vec![200, 1, 4, 0, 0, 0, 0])])),
     ] {
