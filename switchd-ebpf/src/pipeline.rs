@@ -95,6 +95,8 @@ pub mod stage {
     pub const CHUNKS: u32 = 18;
     /// Its checksum; behind `CHUNKS`.
     pub const CRC: u32 = 19;
+    /// What the packet's connection is found by; between `EXAMINE` and `VERIFY`.
+    pub const TUPLES: u32 = 20;
 }
 
 /// The header words of a key.
@@ -593,6 +595,9 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
         }
         if self.is_at(stage::EXAMINE) {
             conntrack::examine(self);
+        }
+        if self.is_at(stage::TUPLES) {
+            conntrack::identify(self);
         }
         if self.is_at(stage::VERIFY) {
             conntrack::verify(self);

@@ -99,7 +99,8 @@ impl Segment {
             .wrapping_add((self.flags & 1) as u32)
     }
 
-    /// Reads the options, the first `len` bytes of `bytes`, into `self`; `ack` must be set before.
+    /// Reads the options into `self`: the `len` bytes behind the fixed part of the header, with which `bytes` begins.
+    /// `ack` must be set before.
     ///
     /// The buffer is larger than options can be, so that a masked index is always inside it. Parsing stops
     /// at an option that is cut or has an impossible length, and what came before it counts, as in Linux;
@@ -113,7 +114,7 @@ impl Segment {
             return;
         }
         self.options = HAS_OPTIONS;
-        if len == 12 && [bytes[0], bytes[1], bytes[2], bytes[3]] == ALIGNED_TIMESTAMPS {
+        if len == 12 && word(bytes, 0).to_be_bytes() == ALIGNED_TIMESTAMPS {
             return;
         }
         // By a counter, and not by leaps from option to option, so that the BPF verifier knows every index.
@@ -170,9 +171,13 @@ impl Segment {
     }
 }
 
+/// The length of a header without options (RFC 9293, 3.1).
+pub const HEADER_LEN: usize = 20;
+
+/// A byte of the options.
 #[inline(always)]
 fn byte(bytes: &[u8; 64], at: u32) -> u8 {
-    bytes[at as usize & 63]
+    bytes[(HEADER_LEN + at as usize) & 63]
 }
 
 #[inline(always)]
@@ -192,7 +197,7 @@ mod tests {
 
     fn parse(options: &[u8]) -> Segment {
         let mut bytes = [0xff; 64];
-        bytes[..options.len()].copy_from_slice(options);
+        bytes[HEADER_LEN..][..options.len()].copy_from_slice(options);
         let mut segment = Segment { ack: 1000, ..Segment::default() };
         segment.parse_options(&bytes, options.len() as u32);
         segment
@@ -280,7 +285,7 @@ mod tests {
             rest: u8,
         ) {
             let mut bytes = [rest; 64];
-            bytes[..options.len()].copy_from_slice(&options);
+            bytes[HEADER_LEN..][..options.len()].copy_from_slice(&options);
             let mut segment = Segment { ack: 1000, ..Segment::default() };
             segment.parse_options(&bytes, options.len() as u32);
             prop_assert_eq!(segment, parse(&options));

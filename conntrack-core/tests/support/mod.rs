@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot start must fail")]
 
-use conntrack_core::tcp::{self, Segment, State};
+use conntrack_core::tcp::{self, HEADER_LEN, Segment, State};
 use conntrack_core::{Connection, Direction, Facts, Outcome, Timeouts, Timer, Verdict, ct_state, status};
 
 pub const FIN: u8 = tcp::FIN;
@@ -34,7 +34,7 @@ pub fn with_window(segment: Segment, window: u16) -> Segment {
 /// Reads the options from their bytes.
 pub fn with_options(mut segment: Segment, options: &[u8]) -> Segment {
     let mut bytes = [0; 64];
-    bytes[..options.len()].copy_from_slice(options);
+    bytes[HEADER_LEN..][..options.len()].copy_from_slice(options);
     segment.parse_options(&bytes, options.len() as u32);
     segment
 }

@@ -4,16 +4,18 @@ use core::ffi::c_void;
 
 use conntrack_core::{icmp, tcp};
 
-use super::{Connections, Kind, Scratch, invalid, related};
+use super::{Connections, Kind, invalid, related};
 use crate::checksum;
 use crate::key::SHIFTS;
 use crate::layout::{Ports, Tuple6};
 use crate::packet::Packet;
-use crate::parse::{Layout, eth_type, ip_proto};
+use crate::parse::{eth_type, ip_proto};
 use crate::pipeline::{Machine, Run, stage};
 use crate::tables::Tables;
 
-/// Pieces of 64 bytes in the largest IP packet.
+/// Bytes of a packet that the workspace has room for.
+const HEADER_ROOM: u32 = 64;
+/// Pieces of that size in the largest IP packet.
 const MAX_PIECES: u32 = 1024;
 
 /// Stage [`stage::EXAMINE`]: reads from the packet what the rules need.
@@ -22,9 +24,36 @@ pub fn examine<P: Packet, D: Connections>(run: &mut Run<'_, P, D>) {
     let leads = run.machine.track.fragment.leads != 0;
     if run.machine.layout.fragment != 0 && !leads {
         run.machine.stage = stage::FRAGMENT;
-        return;
+    } else if read(run) {
+        run.machine.stage = stage::TUPLES;
+    } else {
+        invalid(run);
     }
-    match tuples(run) {
+}
+
+/// Reads the transport header into the workspace, with what follows it: all that fits. What does not come is zero.
+/// False: it is cut, or no header.
+#[inline(always)]
+fn read<P: Packet, D>(run: &mut Run<'_, P, D>) -> bool {
+    let Machine { key, layout, track, .. } = &mut *run.machine;
+    let protocol = (key.words[0] >> 32) as u8;
+    if layout.l4 == 0 {
+        return false;
+    }
+    if !matches!(protocol, ip_proto::TCP | ip_proto::UDP | ip_proto::ICMP | ip_proto::ICMPV6) {
+        return true;
+    }
+    track.header.clear();
+    let len = u32::from(layout.l4_len).min(HEADER_ROOM);
+    run.packet.read(u32::from(layout.l4), &mut track.header, len)
+        && (protocol != ip_proto::TCP || segment(run.machine))
+}
+
+/// Stage [`stage::TUPLES`]: what the packet's connection is found by.
+#[inline(always)]
+pub fn identify<P: Packet, D: Connections>(run: &mut Run<'_, P, D>) {
+    let leads = run.machine.track.fragment.leads != 0;
+    match tuples(run.machine) {
         Some(kind) => {
             run.machine.track.kind = kind;
             // The checksum is over the whole datagram.
@@ -85,16 +114,12 @@ extern "C" fn sum_piece<P: Packet, D: Tables + Connections>(index: u64, run: *mu
     0
 }
 
-/// Reads what the rules need of the packet, and its tuples. None: the packet is invalid by itself.
+/// The kind of the packet, whose tuples go into the machine. None: it is none that a connection could have.
 #[inline(always)]
-fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
-    let machine = &mut *run.machine;
+fn tuples(machine: &mut Machine) -> Option<Kind> {
     let words = &machine.key.words;
     let protocol = (words[0] >> 32) as u8;
     let ipv4 = words[0] >> 16 & 0xffff == u64::from(eth_type::IPV4);
-    if machine.layout.l4 == 0 {
-        return None;
-    }
     let mut ports = Ports {
         src: (words[4] >> 48) as u16,
         dst: (words[4] >> 32) as u16,
@@ -104,10 +129,7 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
     };
     let mut answer = Ports { src: ports.dst, dst: ports.src, ..ports };
     let kind = match protocol {
-        ip_proto::TCP => {
-            segment(&run.packet, machine)?;
-            Kind::Tcp
-        }
+        ip_proto::TCP => Kind::Tcp,
         ip_proto::UDP => Kind::Udp,
         ip_proto::SCTP => Kind::Sctp,
         ip_proto::ICMP | ip_proto::ICMPV6
@@ -117,12 +139,12 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
         }
         ip_proto::ICMP if ipv4 => {
             let (kind, inverse) = (ports.src as u8, icmp::invert(ports.src as u8)?);
-            echo_ports(identifier(&run.packet, machine)?, inverse, &mut ports, &mut answer);
+            echo_ports(identifier(machine), inverse, &mut ports, &mut answer);
             Kind::Icmp(kind)
         }
         ip_proto::ICMPV6 if !ipv4 => {
             let (kind, inverse) = (ports.src as u8, icmp::invert_v6(ports.src as u8)?);
-            echo_ports(identifier(&run.packet, machine)?, inverse, &mut ports, &mut answer);
+            echo_ports(identifier(machine), inverse, &mut ports, &mut answer);
             Kind::Icmpv6(kind)
         }
         _ => {
@@ -130,7 +152,6 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
             Kind::Other(protocol)
         }
     };
-    let machine = &mut *run.machine;
     let words = &machine.key.words;
     let (src, dst) = if ipv4 {
         ([0, words[3] >> 32], [0, words[3] & 0xffff_ffff])
@@ -144,20 +165,9 @@ fn tuples<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<Kind> {
 
 /// The identifier of an ICMP query, as it is by now.
 #[inline(always)]
-fn identifier<P: Packet>(packet: &P, machine: &mut Machine) -> Option<u16> {
-    let header = header(packet, &machine.layout, &mut machine.track, 8)?;
-    Some(u16::from_be_bytes([header[4], header[5]]).wrapping_add(machine.key.words[SHIFTS] as u16))
-}
-
-/// Reads the first `len` bytes of the transport header into the workspace.
-#[inline(always)]
-fn header<'a, P: Packet>(
-    packet: &P,
-    layout: &Layout,
-    track: &'a mut Scratch,
-    len: u32,
-) -> Option<&'a [u8; 64]> {
-    packet.read(u32::from(layout.l4), &mut track.header, len).then_some(&track.header.bytes)
+fn identifier(machine: &Machine) -> u16 {
+    let [_, _, _, _, i0, i1, ..] = machine.track.header.bytes;
+    u16::from_be_bytes([i0, i1]).wrapping_add(machine.key.words[SHIFTS] as u16)
 }
 
 /// ICMP's stand-in for ports: the identifier, and type and code.
@@ -181,9 +191,8 @@ fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> Option<bool> 
     match protocol {
         _ if layout.partial != 0 => return Some(true),
         ip_proto::UDP => {
-            let Some(header) = header(packet, layout, track, 8) else { return Some(false) };
-            let [c0, c1] = [header[6], header[7]];
-            let length = u32::from(u16::from_be_bytes([header[4], header[5]]));
+            let [_, _, _, _, l0, l1, c0, c1, ..] = track.header.bytes;
+            let length = u32::from(u16::from_be_bytes([l0, l1]));
             if length < 8 || length > len {
                 return Some(false);
             }
@@ -205,28 +214,23 @@ fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> Option<bool> 
     };
     let pseudo =
         if protocol == ip_proto::ICMP { 0 } else { addresses + u64::from(protocol) + u64::from(len) };
-    // A short segment fits into the workspace, and is summed there without asking the kernel piece by piece.
-    let sum = if len <= 64 {
-        track.header.clear();
-        packet.read(at, &mut track.header, len).then(|| track.header.sum())
-    } else {
-        packet.sum(at, len)
-    };
+    // A short packet is in the workspace as a whole, and is summed there without asking the kernel piece by piece.
+    let is_read = len <= HEADER_ROOM && len == u32::from(layout.l4_len);
+    let sum = if is_read { Some(track.header.sum()) } else { packet.sum(at, len) };
     track.pseudo = pseudo;
     track.sum_len = len;
     Some(checksum::fold(pseudo + u64::from(sum?)) == 0xffff)
 }
 
-/// Reads the TCP header into the workspace. None: it is cut, or its data offset impossible.
+/// Reads the TCP header from the workspace. False: its data offset is impossible.
 #[inline(always)]
-fn segment<P: Packet>(packet: &P, machine: &mut Machine) -> Option<()> {
-    let at = u32::from(machine.layout.l4);
-    let &[_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, ..] =
-        header(packet, &machine.layout, &mut machine.track, 20)?;
+fn segment(machine: &mut Machine) -> bool {
+    let bytes = &machine.track.header.bytes;
+    let &[_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, offset, flags, w0, w1, ..] = bytes;
     let header = u32::from(offset >> 4) * 4;
     let len = u32::from(machine.layout.l4_len);
-    if header < 20 || header > len {
-        return None;
+    if header < tcp::HEADER_LEN as u32 || header > len {
+        return false;
     }
     let shifts = machine.key.words[SHIFTS];
     let segment = &mut machine.track.segment;
@@ -238,10 +242,6 @@ fn segment<P: Packet>(packet: &P, machine: &mut Machine) -> Option<()> {
         flags,
         ..tcp::Segment::default()
     };
-    let options = header - 20;
-    if options > 0 && !packet.read(at + 20, &mut machine.track.header, options) {
-        return None;
-    }
-    segment.parse_options(&machine.track.header.bytes, options);
-    Some(())
+    segment.parse_options(bytes, header - tcp::HEADER_LEN as u32);
+    true
 }

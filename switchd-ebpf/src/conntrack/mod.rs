@@ -28,7 +28,7 @@ use crate::pipeline::{Machine, Run, stage};
 use crate::tables::Tables;
 
 pub use chunks::{chunks, crc};
-pub use examine::{examine, sum, verify};
+pub use examine::{examine, identify, sum, verify};
 pub use fragments::{Fragment, assemble, conclude, follow, fragment};
 pub use related::{Quote, quote, read_quote, relate};
 pub use table::{End, remove};

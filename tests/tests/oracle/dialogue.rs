@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr};
 
 use anyhow::Result;
-use conntrack_core::tcp::{ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment, URG};
+use conntrack_core::tcp::{ACK, CWR, ECE, FIN, HEADER_LEN, PSH, RST, SYN, Segment, URG};
 use proptest::{prelude::*, sample::select};
 use tests::packet;
 
@@ -170,9 +170,9 @@ impl Packet {
             flags: self.flags,
             ..Segment::default()
         };
-        let mut options = [0; 64];
-        options[..self.options.len()].copy_from_slice(&self.options);
-        segment.parse_options(&options, self.options.len() as u32);
+        let mut header = [0; 64];
+        header[HEADER_LEN..][..self.options.len()].copy_from_slice(&self.options);
+        segment.parse_options(&header, self.options.len() as u32);
         segment
     }
 
