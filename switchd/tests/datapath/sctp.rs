@@ -6,9 +6,10 @@ use switchd_ebpf::crc32c;
 use crate::frames::{self, Ip};
 use crate::kernel::Twins;
 
+/// The ranges have one port: where there are several, the kernel and the host start at different ones.
 const FLOWS: &[&str] = &[
-    "table=0,priority=9,in_port=1,ip,actions=ct(commit,nat(src=192.0.2.1:7000-7001),table=1)",
-    "table=0,priority=9,in_port=1,ipv6,actions=ct(commit,nat(src=[2001:db8::1]:7000-7001),table=1)",
+    "table=0,priority=9,in_port=1,ip,actions=ct(commit,nat(src=192.0.2.1:7000),table=1)",
+    "table=0,priority=9,in_port=1,ipv6,actions=ct(commit,nat(src=[2001:db8::1]:7000),table=1)",
     "table=0,priority=8,ip,actions=ct(nat,table=1)",
     "table=0,priority=8,ipv6,actions=ct(nat,table=1)",
     "table=1,priority=9,ct_state=+inv,actions=drop",
@@ -73,7 +74,7 @@ fn an_association_is_followed_and_its_ports_are_translated() {
             let [out] = &seen[..] else { panic!("{ip:?}: it does not go out") };
             let packet = transport(out);
             assert_eq!(packet, sealed(packet.clone()), "the checksum");
-            assert!((7000..7002).contains(&u16::from_be_bytes([packet[0], packet[1]])));
+            assert_eq!(packet[..2], 7000u16.to_be_bytes());
             let value = if kind == 2 { tag(88) } else { Vec::new() };
             let [answer] = &back(out, 77, kind, &value)[..] else {
                 panic!("{ip:?}: {kind} does not come back")
