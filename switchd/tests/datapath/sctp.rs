@@ -96,3 +96,18 @@ fn an_association_is_followed_and_its_ports_are_translated() {
 fn tag_bytes(tag: u32) -> Vec<u8> {
     [tag.to_be_bytes(), [0; 4]].concat()
 }
+
+/// How much follows its ports is known of a whole packet alone, and with that what they do to the CRC.
+#[test]
+fn the_ports_of_a_fragment_are_not_changed() {
+    for ip in [Ip::V4, Ip::V6] {
+        let whole = sctp(ip, 0, [5000, 80], 88, 0, &[7; 100]);
+        let pieces = frames::fragments(&whole, 77, 48);
+        let twins = Twins::new(&["sctp,actions=mod_tp_src:7000,2", "sctp6,actions=mod_tp_src:7000,2"]);
+        assert_eq!(twins.passed(1, &whole).len(), 1, "{ip:?}");
+        assert!(twins.passed(1, &pieces[0]).is_empty(), "{ip:?}");
+        // Other headers are.
+        let twins = Twins::new(&["ip,actions=mod_nw_tos:8,2", "ipv6,actions=mod_nw_tos:8,2"]);
+        assert!(pieces.iter().all(|piece| twins.passed(1, piece).len() == 1), "{ip:?}");
+    }
+}
