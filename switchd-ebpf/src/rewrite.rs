@@ -250,7 +250,8 @@ impl<P: Packet> Rewrite<'_, P> {
             }
     }
 
-    /// SCTP's checksum, for ports that differ in these bits.
+    /// SCTP's checksum, for ports that differ in these bits. Of a fragment it cannot be told, as nobody knows how much
+    /// follows in the others.
     #[inline(always)]
     fn sctp_checksum(&mut self, difference: u32) -> bool {
         let at = u32::from(self.layout.l4) + 8;
@@ -258,6 +259,9 @@ impl<P: Packet> Rewrite<'_, P> {
         if old == [0; 4] {
             // There is none, or the hardware will compute it.
             return true;
+        }
+        if self.layout.fragment != 0 {
+            return false;
         }
         let behind = u32::from(self.layout.l4_len).saturating_sub(4);
         let sum = crc32c::correct(u32::from_le_bytes(old), difference.to_be_bytes(), behind);

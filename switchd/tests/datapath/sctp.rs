@@ -6,6 +6,7 @@ use switchd_ebpf::crc32c;
 use crate::frames::{self, Ip};
 use crate::kernel::Twins;
 
+/// The ranges have one port: where there are several, the kernel and the host start at different ones.
 const FLOWS: &[&str] = &[
     "table=0,priority=9,in_port=1,ip,actions=ct(commit,nat(src=192.0.2.1:7000),table=1)",
     "table=0,priority=9,in_port=1,ipv6,actions=ct(commit,nat(src=[2001:db8::1]:7000),table=1)",
@@ -73,7 +74,7 @@ fn an_association_is_followed_and_its_ports_are_translated() {
             let [out] = &seen[..] else { panic!("{ip:?}: it does not go out") };
             let packet = transport(out);
             assert_eq!(packet, sealed(packet.clone()), "the checksum");
-            assert_eq!(u16::from_be_bytes([packet[0], packet[1]]), 7000);
+            assert_eq!(packet[..2], 7000u16.to_be_bytes());
             let value = if kind == 2 { tag(88) } else { Vec::new() };
             let [answer] = &back(out, 77, kind, &value)[..] else {
                 panic!("{ip:?}: {kind} does not come back")
@@ -94,4 +95,19 @@ fn an_association_is_followed_and_its_ports_are_translated() {
 
 fn tag_bytes(tag: u32) -> Vec<u8> {
     [tag.to_be_bytes(), [0; 4]].concat()
+}
+
+/// How much follows its ports is known of a whole packet alone, and with that what they do to the CRC.
+#[test]
+fn the_ports_of_a_fragment_are_not_changed() {
+    for ip in [Ip::V4, Ip::V6] {
+        let whole = sctp(ip, 0, [5000, 80], 88, 0, &[7; 100]);
+        let pieces = frames::fragments(&whole, 77, 48);
+        let twins = Twins::new(&["sctp,actions=mod_tp_src:7000,2", "sctp6,actions=mod_tp_src:7000,2"]);
+        assert_eq!(twins.passed(1, &whole).len(), 1, "{ip:?}");
+        assert!(twins.passed(1, &pieces[0]).is_empty(), "{ip:?}");
+        // Other headers are.
+        let twins = Twins::new(&["ip,actions=mod_nw_tos:8,2", "ipv6,actions=mod_nw_tos:8,2"]);
+        assert!(pieces.iter().all(|piece| twins.passed(1, piece).len() == 1), "{ip:?}");
+    }
 }
