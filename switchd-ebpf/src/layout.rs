@@ -52,10 +52,8 @@ pub struct Config {
     pub deferred: u64,
     /// Events that there was no room for. Written by atomic addition.
     pub events_lost: u64,
-    /// Expected connections that wait. Written by atomic addition.
-    pub expectations: u64,
-    /// Zero.
-    pub rest: [u64; 2],
+    /// Zero: fills the line.
+    pub rest: [u64; 3],
 }
 
 /// Timeout policies that there can be. Policy 0 is that of all zones without one of their own.
@@ -425,10 +423,6 @@ pub mod op {
     pub const CT_ZONE_FIELD: u32 = 8;
     /// [`CT`]: translate, as the connection says, or as the preceding [`NAT`] does for a new one.
     pub const CT_NAT: u32 = 16;
-    /// [`CT`]: a new connection is FTP's.
-    pub const CT_FTP: u32 = 32;
-    /// [`CT`]: a new connection is TFTP's.
-    pub const CT_TFTP: u32 = 64;
 }
 
 /// A connection's tuple in one direction: IPv4.
