@@ -73,13 +73,21 @@ pub unsafe fn load(word: *const u64) -> u64 {
     unsafe { core::ptr::read_volatile(word) }
 }
 
-/// Exchanges a word, as a barrier: what was written before is seen by whoever sees `value`.
+/// Writes a word behind a barrier: what was written before is seen by whoever sees `value`.
 ///
 /// # Safety
 /// As for [`compare_exchange`].
 #[inline(always)]
 pub unsafe fn publish(word: *mut u64, value: u64) {
-    #[cfg(target_arch = "bpf")]
+    // x86 makes stores visible in their order (Intel SDM vol. 3, 11.2.2), so that a plain one does, which the compiler
+    // does not move either.
+    #[cfg(all(target_arch = "bpf", bpf_target_arch = "x86_64"))]
+    // SAFETY: the caller's promise; an aligned word is written whole.
+    unsafe {
+        core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::Release);
+        core::ptr::write_volatile(word, value);
+    };
+    #[cfg(all(target_arch = "bpf", not(bpf_target_arch = "x86_64")))]
     // SAFETY: the caller's promise.
     unsafe {
         core::intrinsics::atomic_xchg::<u64, { core::intrinsics::AtomicOrdering::SeqCst }>(word, value)

@@ -10,6 +10,12 @@ pub trait Packet {
     /// Length in bytes, with the VLAN tag if it is among the bytes.
     fn length(&self) -> u32;
 
+    /// Whether the packet has that many bytes. Cheaper than [`Packet::length`] where the hook need not be asked.
+    #[inline(always)]
+    fn holds(&self, bytes: u32) -> bool {
+        bytes <= self.length()
+    }
+
     /// Reads `N` bytes, at most 16.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 

@@ -159,7 +159,7 @@ fn ipv4<P: Packet>(packet: &P, offset: u32, key: &mut Key, layout: &mut Layout) 
     };
     let header = u32::from(version & 0x0f) * 4;
     let total = u32::from(u16::from_be_bytes([l0, l1]));
-    if version >> 4 != 4 || header < 20 || total < header || offset + total > packet.length() {
+    if version >> 4 != 4 || header < 20 || total < header || !packet.holds(offset + total) {
         return;
     }
     let fragment = u16::from_be_bytes([f0, f1]);
@@ -192,7 +192,7 @@ fn ipv6<P: Packet>(packet: &P, offset: u32, key: &mut Key, layout: &mut Layout) 
     let Some(src) = packet.load::<16>(offset + 8) else { return };
     let Some(dst) = packet.load::<16>(offset + 24) else { return };
     let payload = u32::from(u16::from_be_bytes([l0, l1]));
-    if v >> 4 != 6 || offset + 40 + payload > packet.length() {
+    if v >> 4 != 6 || !packet.holds(offset + 40 + payload) {
         return;
     }
     let (src, dst) = (u128::from_be_bytes(src), u128::from_be_bytes(dst));

@@ -79,14 +79,17 @@ fn finish(run: Run<'_, XdpPacket, Maps>) -> Verdict {
     // The only output's headers are either the first that were kept, or the present ones.
     let headers =
         if machine.effects.n_copies == 0 { machine.key.headers() } else { &machine.effects.copies[0] };
+    let mut len = machine.len;
     if !same(&machine.wire, headers) {
         copy_headers(&mut machine.target, headers);
         if xdp_rewrite(run.packet.ctx.ctx) == 0 {
             maps.dropped(DropReason::Rewrite);
             return Verdict::Drop;
         }
+        // A tag may have come or gone.
+        len = run.packet.length();
     }
-    maps.sent(out, run.packet.length(), true);
+    maps.sent(out, len, true);
     Verdict::Redirect(out.slot)
 }
 
@@ -206,6 +209,12 @@ impl Packet for XdpPacket {
         // Frames in several fragments are longer than their linear part.
         // SAFETY: the context is the program's own.
         unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as u32 }
+    }
+
+    #[inline(always)]
+    fn holds(&self, bytes: u32) -> bool {
+        // Most frames are in one piece.
+        (self.ctx.data_end() - self.ctx.data()) as u32 >= bytes || bytes <= self.length()
     }
 
     #[inline(always)]
