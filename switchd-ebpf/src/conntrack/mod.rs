@@ -280,6 +280,8 @@ pub fn resume<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
         run.machine.stage = stage::RELATE;
         return;
     }
+    // What a later fragment was told; other packets are judged anew where it is not kept.
+    run.machine.track.outcome.ct_state = state;
     // A connection that is not there yet may be by now; one that is gone may have to be made again.
     run.machine.stage = if run.machine.track.kind == Kind::Fragment { stage::FOLLOW } else { stage::CONNECT };
     if number == Last::NO_RECORD {
@@ -299,7 +301,6 @@ pub fn resume<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     if !translated {
         translate::plan(machine, record, direction);
     }
-    machine.track.outcome.ct_state = state;
     finish(run, pointer, number, word, direction, false);
     run.machine.stage = stage::TRACKED;
 }
@@ -503,6 +504,8 @@ pub fn start<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
         describe_tuple(&machine.last.tuples[0], &mut machine.key);
         machine.last.zone = u32::from(machine.track.zone) + 1;
         machine.last.number = Last::NO_RECORD;
+        machine.last.direction = Direction::Original as u8;
+        machine.last.state = machine.track.outcome.ct_state;
         machine.stage = stage::TRACKED;
     }
 }
