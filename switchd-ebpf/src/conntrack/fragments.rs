@@ -11,11 +11,9 @@
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
-use conntrack_core::{Direction, ct_state, icmp};
+use conntrack_core::{ct_state, icmp};
 
-use super::{
-    Connections, Kind, Last, TRACK_ATTEMPTS, describe_tuple, finish, give_up, invalid, set_state, table,
-};
+use super::{Connections, Kind, TRACK_ATTEMPTS, conclude_without_record, finish, give_up, invalid, table};
 use crate::atomic;
 use crate::drop_reason::DropReason;
 use crate::layout::{DATAGRAM_WORDS, Datagram, Ports, Tuple6, datagram, op};
@@ -267,13 +265,7 @@ fn follow_nobody<P, D: Tables>(run: &mut Run<'_, P, D>) {
     if machine.track.flags & op::CT_COMMIT != 0 {
         return give_up(run, DropReason::ConntrackFragment as u32);
     }
-    set_state(&mut machine.key, machine.track.outcome.ct_state);
-    describe_tuple(&machine.last.tuples[0], &mut machine.key);
-    machine.last.zone = u32::from(machine.track.zone) + 1;
-    machine.last.number = Last::NO_RECORD;
-    machine.last.direction = Direction::Original as u8;
-    machine.last.state = machine.track.outcome.ct_state;
-    machine.stage = stage::TRACKED;
+    conclude_without_record(machine);
 }
 
 /// Stage [`stage::CONCLUDE`]: keeps what a datagram's first fragment was told.

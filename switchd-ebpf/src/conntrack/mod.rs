@@ -500,14 +500,20 @@ pub fn start<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     } else if machine.track.flags & op::CT_COMMIT != 0 {
         machine.stage = stage::COMMIT;
     } else {
-        set_state(&mut machine.key, machine.track.outcome.ct_state);
-        describe_tuple(&machine.last.tuples[0], &mut machine.key);
-        machine.last.zone = u32::from(machine.track.zone) + 1;
-        machine.last.number = Last::NO_RECORD;
-        machine.last.direction = Direction::Original as u8;
-        machine.last.state = machine.track.outcome.ct_state;
-        machine.stage = stage::TRACKED;
+        conclude_without_record(machine);
     }
+}
+
+/// The end for a packet that begins a connection, but does not commit it.
+#[inline(always)]
+fn conclude_without_record(machine: &mut Machine) {
+    set_state(&mut machine.key, machine.track.outcome.ct_state);
+    describe_tuple(&machine.last.tuples[0], &mut machine.key);
+    machine.last.zone = u32::from(machine.track.zone) + 1;
+    machine.last.number = Last::NO_RECORD;
+    machine.last.direction = Direction::Original as u8;
+    machine.last.state = machine.track.outcome.ct_state;
+    machine.stage = stage::TRACKED;
 }
 
 /// The timeout policy of a zone's new connections.
