@@ -6,6 +6,8 @@
 use core::mem::size_of;
 
 use conntrack_core::Connection;
+use conntrack_core::ftp::Lines;
+use conntrack_core::seqadj::Shifts;
 
 use crate::key::WORDS;
 
@@ -52,8 +54,11 @@ pub struct Config {
     pub deferred: u64,
     /// Events that there was no room for. Written by atomic addition.
     pub events_lost: u64,
+    /// Not 0: some connection has announced another one, so that first packets may be expected. Set once, by the
+    /// datapath.
+    pub expects: u64,
     /// Zero: fills the line.
-    pub rest: [u64; 3],
+    pub rest: [u64; 2],
 }
 
 /// Timeout policies that there can be. Policy 0 is that of all zones without one of their own.
@@ -423,6 +428,10 @@ pub mod op {
     pub const CT_ZONE_FIELD: u32 = 8;
     /// [`CT`]: translate, as the connection says, or as the preceding [`NAT`] does for a new one.
     pub const CT_NAT: u32 = 16;
+    /// [`CT`]: a connection that is committed gets the helper for FTP.
+    pub const CT_FTP: u32 = 32;
+    /// [`CT`]: a connection that is committed gets the helper for TFTP.
+    pub const CT_TFTP: u32 = 64;
 }
 
 /// A connection's tuple in one direction: IPv4.
@@ -548,8 +557,7 @@ pub struct Record {
     pub policy: u16,
     /// One of [`helper`].
     pub helper: u16,
-    /// The connection that expected this one, if its status says that it was expected: the record's number in the
-    /// low half, its generation in the high half.
+    /// The [`life::owner`] of the connection that expected this one, if its status says that it was expected.
     pub parent: u64,
     /// The protocol's state.
     pub connection: Connection,
@@ -574,6 +582,41 @@ pub mod helper {
     pub const TFTP: u16 = 2;
 }
 
+/// Connections with a helper that can announce others at once, and announcements that can be open.
+pub const MAX_HELPED: u32 = 65536;
+
+/// What a helper keeps of its connection. Found by the record's [`life::owner`]; made, changed and read while the
+/// record's lock is held, so that none is made for a connection that is gone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Help {
+    /// How sequence numbers are adjusted.
+    pub shifts: Shifts,
+    /// Where lines begin in what is sent in the original and the reply direction.
+    pub lines: [Lines; 2],
+    /// The key of the [`Expectation`] that the connection made last.
+    pub expected: Tuple6,
+    /// Not 0: there is one.
+    pub expects: u64,
+}
+
+/// A connection that another one has announced. Found by the tuple of its first packet, with source port 0: it may
+/// come from any.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expectation {
+    /// When it is forgotten: nanoseconds of the coarse monotonic clock.
+    pub expires: u64,
+    /// The [`life::owner`] of the record whose connection announced it.
+    pub parent: u64,
+    /// The port that was announced; a translation may have put another one in its place.
+    pub port: u16,
+    /// The [`conntrack_core::Direction`] in which it was announced.
+    pub direction: u8,
+    /// Zero.
+    pub pad: [u8; 5],
+}
+
 /// The word that says whether a record is alive, whose it is, and that serialises its updates.
 ///
 /// From the top: 32 bits of generation, which go up when the record dies; 30 bits that go up with each
@@ -594,6 +637,13 @@ pub mod life {
     #[must_use]
     pub const fn generation(word: u64) -> u32 {
         (word >> 32) as u32
+    }
+
+    /// Which connection a record holds, for others to refer to: the record's number in the low half, its generation
+    /// in the high half.
+    #[must_use]
+    pub const fn owner(number: u32, word: u64) -> u64 {
+        word & !0xffff_ffff | number as u64
     }
 
     /// The word after an update: unlocked, the update counter one up, carrying nothing into the generation.
@@ -670,6 +720,8 @@ assert_size!(
     Tuple4 = 16,
     Tuple6 = 40,
     Reap = 16,
+    Help = 104,
+    Expectation = 24,
 );
 
 #[cfg(feature = "user")]

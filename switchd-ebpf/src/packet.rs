@@ -29,6 +29,9 @@ pub trait Packet {
     /// last byte counts as the high half of a word. None if the run leaves the packet.
     fn sum(&self, offset: u32, len: u32) -> Option<u16>;
 
+    /// Makes the packet as long as that, at its end: what is new there is of no particular value.
+    fn resize(&mut self, length: u32) -> bool;
+
     /// The 802.1Q tag that the hook carries beside the bytes (tc takes it out of them).
     fn vlan_beside(&self) -> Option<u16>;
 

@@ -97,6 +97,22 @@ pub mod stage {
     pub const CRC: u32 = 19;
     /// What the packet's connection is found by; between `EXAMINE` and `VERIFY`.
     pub const TUPLES: u32 = 20;
+    /// The numbers of a segment whose connection's text was changed; from `CONNECT` and back.
+    pub const ADJUST: u32 = 21;
+    /// What a packet of a connection with a helper announces; behind `CONNECT` or `CLAIM`.
+    pub const HELP: u32 = 22;
+    /// The edges of its SACK blocks; from `HELP` and back.
+    pub const ADJUST_SACK: u32 = 23;
+    /// What it says; behind `HELP`.
+    pub const READ_TEXT: u32 = 24;
+    /// The connection that it announces; behind `HELP` or `READ_TEXT`.
+    pub const EXPECT: u32 = 25;
+    /// What it is to say instead; behind `EXPECT`.
+    pub const REPLACE: u32 = 26;
+    /// Whether the connection that the packet starts is expected; between `START` and `COMMIT`.
+    pub const RECOGNISE: u32 = 27;
+    /// What an expected connection shows of its parent; behind `CONNECT` or `CLAIM`.
+    pub const INHERIT: u32 = 28;
 }
 
 /// The header words of a key.
@@ -710,6 +726,14 @@ extern "C" fn step<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_
         stage::CONCLUDE => conntrack::conclude(run),
         stage::CHUNKS => conntrack::chunks(run),
         stage::CRC => conntrack::crc(run),
+        stage::ADJUST => conntrack::adjust(run),
+        stage::HELP => conntrack::help(run),
+        stage::ADJUST_SACK => conntrack::adjust_sack(run),
+        stage::READ_TEXT => conntrack::read_text(run),
+        stage::EXPECT => conntrack::expect(run),
+        stage::REPLACE => conntrack::replace(run),
+        stage::RECOGNISE => conntrack::recognise(run),
+        stage::INHERIT => conntrack::inherit(run),
         _ => run.usual_stages(),
     }
     i64::from(run.machine.done != 0)

@@ -9,8 +9,10 @@
 //! segment's first line only, but commands may come in a row.
 
 mod address;
+mod lines;
 mod text;
 
+pub use lines::Lines;
 pub use text::{Text, write};
 
 use crate::Direction;

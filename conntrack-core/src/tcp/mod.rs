@@ -11,8 +11,8 @@ mod tracker;
 mod window;
 
 pub use segment::{
-    ACK, CWR, ECE, FIN, HAS_OPTIONS, HAS_SACK, HAS_SACK_PERMITTED, HAS_WINDOW_SCALE, HEADER_LEN, PSH, RST,
-    SYN, Segment, URG, flags_valid,
+    ACK, CWR, ECE, END_OF_LIST, FIN, HAS_OPTIONS, HAS_SACK, HAS_SACK_PERMITTED, HAS_WINDOW_SCALE, HEADER_LEN,
+    NO_OPERATION, PSH, RST, SACK, SYN, Segment, URG, flags_valid,
 };
 pub(crate) use sequence::after;
 pub use state::{Kind, State};

@@ -55,11 +55,14 @@ pub struct Segment {
 
 const _: () = assert!(size_of::<Segment>() == 24);
 
-const END_OF_LIST: u8 = 0;
-const NO_OPERATION: u8 = 1;
+/// The option that ends the list.
+pub const END_OF_LIST: u8 = 0;
+/// The option that fills, of one byte.
+pub const NO_OPERATION: u8 = 1;
 const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
-const SACK: u8 = 5;
+/// The option with blocks of what has come out of order (RFC 2018).
+pub const SACK: u8 = 5;
 
 /// NOP, NOP, timestamps of 10 bytes: what all but a few segments of a running connection carry.
 const ALIGNED_TIMESTAMPS: [u8; 4] = [1, 1, 8, 10];

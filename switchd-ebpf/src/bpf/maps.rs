@@ -17,9 +17,9 @@ use switchd_ebpf::conntrack::Connections;
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::layout::{
     self, BUCKETS_PER_LINE, Buckets, Config, DEFERRED as DEFERRED_SLOTS, Datagram, Deferred, EVENTS_SIZE,
-    Entry, Event, MAX_BRIDGES, MAX_DATAGRAMS, MAX_POLICIES, MAX_PORTS, MacKey, MacSeen, NEAR_DEVICES,
-    NEAR_NUMBERS, Node, Op, Port, PortCounter, PortList, REAP_BATCH, Reap, Record, RuleCounter, TABLES,
-    TableCounter, Tuple4, Tuple6, TupleRef, Zone, far_device, far_number,
+    Entry, Event, Expectation, Help, MAX_BRIDGES, MAX_DATAGRAMS, MAX_HELPED, MAX_POLICIES, MAX_PORTS, MacKey,
+    MacSeen, NEAR_DEVICES, NEAR_NUMBERS, Node, Op, Port, PortCounter, PortList, REAP_BATCH, Reap, Record,
+    RuleCounter, TABLES, TableCounter, Tuple4, Tuple6, TupleRef, Zone, far_device, far_number,
 };
 use switchd_ebpf::pipeline::{Body, Machine};
 use switchd_ebpf::tables::Tables;
@@ -86,6 +86,12 @@ pub static FREE_RECORDS: Queue<u32> = Queue::with_max_entries(1, 0);
 pub static DATAGRAMS: LruHashMap<Tuple6, Datagram> = LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
 #[map]
 pub static NEW_DATAGRAM: PerCpuArray<Datagram> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static HELPS: HashMap<u64, Help> = HashMap::with_max_entries(MAX_HELPED, NO_PREALLOC);
+#[map]
+pub static NO_HELP: Array<Help> = Array::with_max_entries(1, 0);
+#[map]
+pub static EXPECTATIONS: HashMap<Tuple6, Expectation> = HashMap::with_max_entries(MAX_HELPED, NO_PREALLOC);
 #[map]
 pub static REAP: Array<Reap> = Array::with_max_entries(REAP_BATCH, MMAPABLE);
 
@@ -336,6 +342,41 @@ impl Connections for Maps {
     #[inline(always)]
     fn remove_datagram(&self, key: &Tuple6) {
         let _ = DATAGRAMS.remove(key);
+    }
+
+    #[inline(always)]
+    fn help(&self, owner: u64) -> Option<NonNull<Help>> {
+        HELPS.get_ptr_mut(owner).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn insert_help(&self, owner: u64) {
+        if let Some(fresh) = NO_HELP.get(0) {
+            // Full: then the connection goes without.
+            let _ = HELPS.insert(owner, fresh, 0);
+        }
+    }
+
+    #[inline(always)]
+    fn remove_help(&self, owner: u64) {
+        let _ = HELPS.remove(owner);
+    }
+
+    #[inline(always)]
+    fn expectation(&self, tuple: &Tuple6) -> Option<Expectation> {
+        // SAFETY: values are never changed, and freed only after the program has run.
+        unsafe { EXPECTATIONS.get(tuple).copied() }
+    }
+
+    #[inline(always)]
+    fn insert_expectation(&self, tuple: &Tuple6, expectation: &Expectation) -> bool {
+        const NOEXIST: u64 = 1;
+        EXPECTATIONS.insert(tuple, expectation, NOEXIST).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_expectation(&self, tuple: &Tuple6) {
+        let _ = EXPECTATIONS.remove(tuple);
     }
 
     #[inline(always)]

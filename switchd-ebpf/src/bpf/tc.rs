@@ -8,8 +8,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::helpers::generated::{
-    bpf_clone_redirect, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes,
-    bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+    bpf_clone_redirect, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
 };
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::key::WORDS;
@@ -257,6 +257,12 @@ impl Packet for TcPacket {
     #[inline(always)]
     fn sum(&self, offset: u32, len: u32) -> Option<u16> {
         sum(self.skb, offset, len)
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, length: u32) -> bool {
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_skb_change_tail(self.skb, length, 0) == 0 }
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::helpers::generated::{
-    bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::XdpContext;
 use switchd_ebpf::checksum;
@@ -240,6 +240,13 @@ impl Packet for XdpPacket {
     #[inline(always)]
     fn sum(&self, offset: u32, len: u32) -> Option<u16> {
         sum(self.ctx.ctx, offset, len)
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, length: u32) -> bool {
+        let by = length.wrapping_sub(self.length()) as i32;
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, by) == 0 }
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use crate::key::SHIFTS;
 use crate::layout::{Ports, Tuple6};
 use crate::packet::Packet;
 use crate::parse::{eth_type, ip_proto};
-use crate::pipeline::{Machine, Run, stage};
+use crate::pipeline::{Headers, Machine, Run, stage};
 use crate::tables::Tables;
 
 /// Bytes of a packet that the workspace has room for.
@@ -86,19 +86,25 @@ fn verified(machine: &Machine) -> u32 {
 /// Stage [`stage::SUM`]: sums a packet that the hook does not hold in one piece, bit by bit.
 #[inline(always)]
 pub fn sum<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
-    run.machine.track.summed = 0;
-    let datapath = run.datapath;
-    datapath.repeat(MAX_PIECES, sum_piece::<P, D>, core::ptr::from_mut(run).cast());
-    let track = &run.machine.track;
-    if checksum::fold(track.pseudo + track.summed) == 0xffff {
+    if sum_packet(run) == 0xffff {
         run.machine.stage = verified(run.machine);
     } else {
         invalid(run);
     }
 }
 
+/// The sum that the workspace says is to be made.
+#[inline(always)]
+pub(super) fn sum_packet<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) -> u16 {
+    run.machine.track.summed = 0;
+    let datapath = run.datapath;
+    datapath.repeat(MAX_PIECES, sum_piece::<P, D>, core::ptr::from_mut(run).cast());
+    let track = &run.machine.track;
+    checksum::fold(track.pseudo + track.summed)
+}
+
 extern "C" fn sum_piece<P: Packet, D: Tables + Connections>(index: u64, run: *mut c_void) -> i64 {
-    // SAFETY: `sum` passes the run, exclusively borrowed for as long as the loop runs.
+    // SAFETY: `sum_packet` passes the run, exclusively borrowed for as long as the loop runs.
     let run = unsafe { &mut *run.cast::<Run<'_, P, D>>() };
     let Machine { layout, track, .. } = &mut *run.machine;
     let done = index as u32 * 64;
@@ -206,20 +212,25 @@ fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> Option<bool> 
         ip_proto::ICMPV6 if !ipv4 => {}
         _ => return Some(true),
     }
-    let halves = |word: u64| (word >> 32) + (word & 0xffff_ffff);
-    let addresses = if ipv4 {
-        halves(wire[3])
-    } else {
-        halves(wire[5]) + halves(wire[6]) + halves(wire[7]) + halves(wire[8])
-    };
-    let pseudo =
-        if protocol == ip_proto::ICMP { 0 } else { addresses + u64::from(protocol) + u64::from(len) };
+    let pseudo = if protocol == ip_proto::ICMP { 0 } else { pseudo_header(wire, len) };
     // A short packet is in the workspace as a whole, and is summed there without asking the kernel piece by piece.
     let is_read = len <= HEADER_ROOM && len == u32::from(layout.l4_len);
     let sum = if is_read { Some(track.header.sum()) } else { packet.sum(at, len) };
     track.pseudo = pseudo;
     track.sum_len = len;
     Some(checksum::fold(pseudo + u64::from(sum?)) == 0xffff)
+}
+
+/// The sum of the pseudo header (RFC 9293, 3.1) of a packet with these headers, for so many bytes.
+#[inline(always)]
+pub(super) fn pseudo_header(wire: &Headers, len: u32) -> u64 {
+    let halves = |word: u64| (word >> 32) + (word & 0xffff_ffff);
+    let addresses = if (wire[0] >> 16) as u16 == eth_type::IPV4 {
+        halves(wire[3])
+    } else {
+        halves(wire[5]) + halves(wire[6]) + halves(wire[7]) + halves(wire[8])
+    };
+    addresses + (wire[0] >> 32 & 0xff) + u64::from(len)
 }
 
 /// Reads the TCP header from the workspace. False: its data offset is impossible.

@@ -6,14 +6,18 @@
 
 mod chunks;
 mod examine;
+mod expected;
 mod fragments;
+mod help;
 mod related;
+mod replace;
 mod table;
 mod translate;
 
 use core::ptr::NonNull;
 
 use conntrack_core::nat::Search;
+use conntrack_core::seqadj::Shifts;
 use conntrack_core::{
     Connection, Direction, Facts, Outcome, Timeouts, Timer, Verdict, ct_state, sctp, status, tcp,
 };
@@ -21,7 +25,9 @@ use conntrack_core::{
 use crate::atomic;
 use crate::drop_reason::DropReason;
 use crate::key::{Key, WORDS};
-use crate::layout::{Config, Datagram, Op, Record, Tuple6, TupleRef, Zone, event, helper, life, op};
+use crate::layout::{
+    Config, Datagram, Expectation, Help, Op, Record, Tuple6, TupleRef, Zone, event, helper, life, op,
+};
 use crate::packet::{Buffer, Packet};
 use crate::parse::{eth_type, ip_proto};
 use crate::pipeline::{Machine, Run, stage};
@@ -29,12 +35,17 @@ use crate::tables::Tables;
 
 pub use chunks::{chunks, crc};
 pub use examine::{examine, identify, sum, verify};
+pub use expected::{Heritage, inherit, recognise};
 pub use fragments::{Fragment, assemble, conclude, follow, fragment};
+pub use help::{Reading, expect, help, read_text};
 pub use related::{Quote, quote, read_quote, relate};
+pub use replace::{adjust, adjust_sack, replace};
 pub use table::{End, remove};
 pub use translate::{Translation, apply};
 
+use expected::endow;
 use table::{Count, Found, count};
+use translate::ADJUSTS;
 
 /// Attempts to find or make a connection while others remove and make it.
 const TRACK_ATTEMPTS: u32 = 3;
@@ -75,6 +86,24 @@ pub trait Connections {
 
     /// Forgets a datagram.
     fn remove_datagram(&self, key: &Tuple6);
+
+    /// What the helper of a connection keeps, by the [`life::owner`] of its record.
+    fn help(&self, owner: u64) -> Option<NonNull<Help>>;
+
+    /// Adds an empty one, if there is room.
+    fn insert_help(&self, owner: u64);
+
+    /// Removes it.
+    fn remove_help(&self, owner: u64);
+
+    /// What is expected to begin with a tuple, whose source port is 0.
+    fn expectation(&self, tuple: &Tuple6) -> Option<Expectation>;
+
+    /// Expects a connection; false if one is expected there already, or there is no room.
+    fn insert_expectation(&self, tuple: &Tuple6, expectation: &Expectation) -> bool;
+
+    /// Expects it no longer.
+    fn remove_expectation(&self, tuple: &Tuple6);
 
     /// How long connections of a policy live.
     fn timeouts(&self, policy: u16) -> &Timeouts;
@@ -155,6 +184,12 @@ pub struct Scratch {
     pub second_best_life: u64,
     /// The record that was evicted, plus one; or 0.
     pub evicted: u64,
+    /// How the numbers of the packet's connection are adjusted.
+    pub shifts: Shifts,
+    /// What a helper works with.
+    pub reading: Reading,
+    /// What an expected connection takes over.
+    pub heritage: Heritage,
 }
 
 /// What a branch of the packet knows from its last `ct`. Another one in the same zone goes on from there, as in OVS:
@@ -232,6 +267,7 @@ pub fn begin(machine: &mut Machine, op: &Op) {
     machine.track.attempts = 0;
     machine.track.failure = DropReason::ConntrackBusy as u32;
     machine.track.translation.bits = 0;
+    machine.track.heritage.expected = 0;
     machine.track.fragment.leads = 0;
     clear(&mut machine.key);
     let kind = (machine.key.words[0] >> 16) as u16;
@@ -301,8 +337,9 @@ pub fn resume<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     if !translated {
         translate::plan(machine, record, direction);
     }
-    finish(run, pointer, number, word, direction, false);
-    run.machine.stage = stage::TRACKED;
+    // Helpers have read the packet already.
+    let next = finish(run, pointer, number, word, direction, false);
+    run.machine.stage = if next == stage::HELP { stage::TRACKED } else { next };
 }
 
 #[inline(always)]
@@ -328,16 +365,25 @@ pub fn connect<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     run.machine.track.attempts += 1;
     // Where the table changes under our hands, this stage is simply run again.
     run.machine.stage = match table::locate(run.datapath, &run.machine.last.tuples[0], run.machine.now) {
-        Some(found) if advance(run, &found) => stage::TRACKED,
-        Some(_) => stage::CONNECT,
+        Some(found) if needs_adjusting(run.machine, &found) => stage::ADJUST,
+        Some(found) => advance(run, &found),
         None => stage::START,
     };
 }
 
-/// Moves a connection along with the packet. False: it is gone, or was removed on purpose.
+/// Whether sequence numbers of the connection are adjusted, and have not been in this packet.
 #[inline(always)]
-fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &Found) -> bool {
-    let Some(word) = table::lock(run.datapath, found.record, found.life) else { return false };
+fn needs_adjusting(machine: &Machine, found: &Found) -> bool {
+    // SAFETY: the record is valid while the program runs; the word is read whole, and this bit of it comes but once.
+    let status = unsafe { (&raw const (*found.record.as_ptr()).connection.status).read_volatile() };
+    status & status::SEQ_ADJUST != 0 && machine.track.translation.bits & ADJUSTS == 0
+}
+
+/// Moves a connection along with the packet. Returns the stage that comes next: `CONNECT` if the connection is gone,
+/// or was removed on purpose.
+#[inline(always)]
+fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &Found) -> u32 {
+    let Some(word) = table::lock(run.datapath, found.record, found.life) else { return stage::CONNECT };
     let machine = &mut *run.machine;
     // SAFETY: the lock is held: nobody else writes to the record, and the daemon only reads it.
     let record = unsafe { &mut *found.record.as_ptr() };
@@ -353,12 +399,12 @@ fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &
             table::unlock(record, word);
             let (word, now) = (life::updated(word), machine.now);
             remove(run.datapath, found.record, found.number, word, now, End::Removed);
-            return false;
+            return stage::CONNECT;
         }
         Verdict::Invalid => {
             table::unlock(record, word);
             invalid(run);
-            return true;
+            return stage::TRACKED;
         }
         Verdict::Accept | Verdict::Destroy => {}
     }
@@ -372,12 +418,12 @@ fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &
     record.bytes[direction] += u64::from(machine.len);
     let changed = before != visible(&record.connection);
     translate::plan(machine, record, found.direction);
-    finish(run, found.record, found.number, word, found.direction, changed);
+    let next = finish(run, found.record, found.number, word, found.direction, changed);
     if matches!(verdict, Verdict::Destroy) {
         let (word, now) = (life::updated(word), run.machine.now);
         remove(run.datapath, found.record, found.number, word, now, End::Removed);
     }
-    true
+    next
 }
 
 /// What listeners hear of when it changes: state and status.
@@ -388,7 +434,7 @@ fn visible(connection: &Connection) -> u64 {
 }
 
 /// What follows from a packet's connection, whose lock is held and given back here: `exec` writes to it, the key gets
-/// its ct fields, and whoever listens hears of it if it has changed.
+/// its ct fields, and whoever listens hears of it if it has changed. Returns the stage that comes next.
 #[inline(always)]
 fn finish<P: Packet, D: Tables + Connections>(
     run: &mut Run<'_, P, D>,
@@ -397,7 +443,7 @@ fn finish<P: Packet, D: Tables + Connections>(
     word: u64,
     direction: Direction,
     changed: bool,
-) {
+) -> u32 {
     let machine = &mut *run.machine;
     // SAFETY: the caller holds the lock.
     let record = unsafe { &mut *pointer.as_ptr() };
@@ -411,7 +457,22 @@ fn finish<P: Packet, D: Tables + Connections>(
     machine.last.life = word;
     machine.last.direction = direction as u8;
     machine.last.state = machine.track.outcome.ct_state | machine.track.translation.bits as u8;
+    let next = next_stage(record, machine);
     table::unlock(record, word);
+    next
+}
+
+/// What comes behind the packet's connection.
+#[inline(always)]
+fn next_stage(record: &Record, machine: &mut Machine) -> u32 {
+    if record.connection.status & status::EXPECTED != 0 {
+        machine.track.heritage.parent = record.parent;
+        stage::INHERIT
+    } else if record.helper != helper::NONE {
+        stage::HELP
+    } else {
+        stage::TRACKED
+    }
 }
 
 /// `conntrack-core`'s rules. One function of its own, so that the verifier and the stack meet it once.
@@ -441,9 +502,12 @@ fn facts<'a>(kind: Kind, segment: &'a tcp::Segment, chunks: &'a sctp::Packet) ->
     }
 }
 
-/// The mark and label that `exec` asks for. Returns whether that changed something.
+/// The mark and label that `exec` asks for, and the helper that `alg` does. Returns whether that changed something.
 #[inline(always)]
 fn write_metadata(record: &mut Record, machine: &Machine) -> bool {
+    if machine.track.flags & (op::CT_FTP | op::CT_TFTP) != 0 && record.helper == helper::NONE {
+        record.helper = if machine.track.flags & op::CT_FTP != 0 { helper::FTP } else { helper::TFTP };
+    }
     let write = &machine.write;
     let mark = record.mark & !(write.mark_mask as u32) | write.mark as u32;
     let mut changed = u64::from(mark ^ record.mark);
@@ -495,9 +559,22 @@ fn describe_tuple(tuple: &Tuple6, key: &mut Key) {
 pub fn start<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     let machine = &mut *run.machine;
     let policy = policy(run.datapath, machine.track.zone);
+    machine.track.heritage.expected = 0;
+    // SAFETY: the configuration is valid while the program runs; the word is accessed whole.
+    let expects = unsafe { (&raw const (*run.datapath.config().as_ptr()).expects).read_volatile() };
     if !open(&mut machine.track, machine.now, run.datapath.timeouts(policy)) {
         invalid(run);
-    } else if machine.track.flags & op::CT_COMMIT != 0 {
+    } else if expects != 0 {
+        machine.stage = stage::RECOGNISE;
+    } else {
+        proceed(machine);
+    }
+}
+
+/// What comes behind a connection's first packet.
+#[inline(always)]
+fn proceed(machine: &mut Machine) {
+    if machine.track.flags & op::CT_COMMIT != 0 {
         machine.stage = stage::COMMIT;
     } else {
         conclude_without_record(machine);
@@ -508,7 +585,15 @@ pub fn start<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
 #[inline(always)]
 fn conclude_without_record(machine: &mut Machine) {
     set_state(&mut machine.key, machine.track.outcome.ct_state);
-    describe_tuple(&machine.last.tuples[0], &mut machine.key);
+    let heritage = &machine.track.heritage;
+    if heritage.expected != 0 {
+        machine.key.words[13] |= u64::from(heritage.mark);
+        machine.key.words[14] = heritage.label[0];
+        machine.key.words[15] = heritage.label[1];
+        describe_tuple(&heritage.original, &mut machine.key);
+    } else {
+        describe_tuple(&machine.last.tuples[0], &mut machine.key);
+    }
     machine.last.zone = u32::from(machine.track.zone) + 1;
     machine.last.number = Last::NO_RECORD;
     machine.last.direction = Direction::Original as u8;
@@ -564,6 +649,7 @@ pub fn commit<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     record.tuples = machine.last.tuples;
     record.connection = machine.track.fresh;
     record.connection.status |= status::CONFIRMED;
+    endow(record, &machine.track.heritage);
     write_metadata(record, machine);
     machine.track.number = number;
     machine.stage = stage::CLAIM;
@@ -606,6 +692,9 @@ pub fn claim<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     }
     translate::plan(machine, record, Direction::Original);
     describe(record, machine);
+    if machine.track.heritage.expected != 0 {
+        datapath.remove_expectation(&machine.track.heritage.key);
+    }
     count(datapath, machine.track.zone, Count::Created);
     datapath.emit(event::NEW, number, machine.now, record);
     machine.last.zone = u32::from(machine.track.zone) + 1;
@@ -613,9 +702,10 @@ pub fn claim<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     machine.last.life = word;
     machine.last.direction = Direction::Original as u8;
     machine.last.state = machine.track.outcome.ct_state | machine.track.translation.bits as u8;
+    let next = next_stage(record, machine);
     // SAFETY: the word is valid, and everyone accesses it atomically.
     unsafe { atomic::publish(&raw mut record.life, word | life::ALIVE) };
-    machine.stage = stage::TRACKED;
+    machine.stage = next;
 }
 
 /// Whether both directions have the same tuple: a host sends to its own address, from and to one port.

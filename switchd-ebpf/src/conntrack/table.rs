@@ -7,9 +7,10 @@ use core::ptr::NonNull;
 use conntrack_core::{Direction, status};
 
 use super::Connections;
+use super::help::retire;
 use crate::atomic;
 use crate::drop_reason::DropReason;
-use crate::layout::{Config, Record, TUPLE_DYING, Tuple6, TupleRef, Zone, event, life, zone_flags};
+use crate::layout::{Config, Record, TUPLE_DYING, Tuple6, TupleRef, Zone, event, helper, life, zone_flags};
 use crate::packet::Packet;
 use crate::pipeline::Run;
 use crate::tables::Tables;
@@ -197,6 +198,9 @@ fn end<D: Connections>(
     let record = unsafe { &*pointer.as_ptr() };
     forget(datapath, &record.tuples[0], reference(number, word, 0));
     forget(datapath, &record.tuples[1], reference(number, word, 1));
+    if record.helper != helper::NONE {
+        retire(datapath, life::owner(number, word));
+    }
     datapath.emit(event::DESTROY, number, now, record);
     let zone = record.tuples[0].ports.zone;
     dismiss(datapath, zone);

@@ -24,13 +24,20 @@ pub struct Translation {
     pub dst: [u64; 2],
     /// Source port (high half) and destination port; of an ICMP query, what is added to its identifier.
     pub ports: u32,
-    /// Which of the two change: bits of ct_state. 0: nothing does.
+    /// Which of the two change: bits of ct_state; and [`ADJUSTS`]. 0: nothing does.
     pub bits: u32,
     /// Not 0: the source address stays as it is.
     pub keeps_source: u32,
     /// Not 0: the packet has no ports, or they stay as they are.
     pub keeps_ports: u32,
+    /// With [`ADJUSTS`], what is added to the sequence number (high half) and to the acknowledgment number.
+    pub shifts: u64,
 }
+
+/// In [`Translation::bits`]: the numbers of a TCP segment are adjusted.
+pub const ADJUSTS: u32 = 1 << 8;
+/// Those of ct_state.
+const TRANSLATES: u32 = 0xff;
 
 /// Notes what becomes of the packet, if the action translates and the connection is translated: it gets the addresses
 /// that the other end answers to, which are those of the other direction's tuple.
@@ -48,7 +55,7 @@ pub(super) fn plan(machine: &mut Machine, record: &Record, direction: Direction)
     let snat = if status & source != 0 { ct_state::SNAT } else { 0 };
     let dnat = if status & destination != 0 { ct_state::DNAT } else { 0 };
     let other = &record.tuples[core::hint::black_box(direction as usize ^ 1) & 1];
-    translation.bits = u32::from(snat | dnat);
+    translation.bits |= u32::from(snat | dnat);
     translation.keeps_source = 0;
     translation.keeps_ports = 0;
     translation.src = other.dst;
@@ -65,6 +72,14 @@ pub(super) fn plan(machine: &mut Machine, record: &Record, direction: Direction)
 #[inline(always)]
 pub fn apply(translation: &Translation, key: &mut Key) {
     let words = &mut key.words;
+    if translation.bits & ADJUSTS != 0 {
+        let (seq, ack) = (words[SHIFTS] >> 32, words[SHIFTS] as u32);
+        let seq = seq.wrapping_add(translation.shifts >> 32);
+        words[SHIFTS] = seq << 32 | u64::from(ack.wrapping_add(translation.shifts as u32));
+    }
+    if translation.bits & TRANSLATES == 0 {
+        return;
+    }
     let keeps_source = translation.keeps_source != 0;
     if words[0] >> 16 & 0xffff == u64::from(eth_type::IPV4) {
         let src = if keeps_source { words[3] & !0xffff_ffff } else { translation.src[1] << 32 };
@@ -131,12 +146,16 @@ pub(super) fn choose<P: Packet, D: Tables + Connections>(
 /// Begins the search. One function of its own, so that the verifier and the stack meet it once.
 #[inline(never)]
 fn start(machine: &mut Machine, record: &Record, salt: u32, random: u32) {
-    let tuple = &record.tuples[0];
+    let [tuple, reply] = &record.tuples;
     let original = Original {
         src: tuple.src,
-        dst: tuple.dst,
+        // Where an expected connection really goes is settled.
+        dst: reply.src,
         src_port: tuple.ports.src,
-        dst_port: tuple.ports.dst,
+        dst_port: match tuple.ports.protocol {
+            ip_proto::ICMP | ip_proto::ICMPV6 => tuple.ports.dst,
+            _ => reply.ports.src,
+        },
         protocol: tuple.ports.protocol,
         family: tuple.ports.family,
         reserved: [0; 2],

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use conntrack_core::nat::flags;
-use ofctl::action::{Action, Ct, Direction, Nat, Zone};
+use ofctl::action::{Action, Alg, Ct, Direction, Nat, Zone};
 use ofctl::field::{Field, Subfield};
 use ofctl::port::PortNo;
 use switchd_ebpf::key::{self, Location};
@@ -218,9 +218,6 @@ impl Compiler {
     }
 
     fn ct(&mut self, ct: &Ct) -> Result<(), RuleError> {
-        if ct.alg.is_some() {
-            return Err(unsupported("ct(alg)"));
-        }
         for action in &ct.exec {
             match *action {
                 Action::Load { value, dst } => self.load(op::CT_SET, dst, value)?,
@@ -229,7 +226,11 @@ impl Compiler {
                 _ => return Err(unsupported("that action in exec")),
             }
         }
-        let mut flags = 0;
+        let mut flags = match ct.alg {
+            None => 0,
+            Some(Alg::Ftp) => op::CT_FTP,
+            Some(Alg::Tftp) => op::CT_TFTP,
+        };
         if let Some(nat) = &ct.nat {
             flags |= op::CT_NAT;
             self.nat(nat);

@@ -1,5 +1,7 @@
 //! Frames, byte by byte.
 
+use std::net::IpAddr;
+
 /// Addresses of the two hosts that talk to each other.
 pub const IPV4: [[u8; 4]; 2] = [[10, 0, 0, 1], [10, 0, 0, 2]];
 /// The same in IPv6.
@@ -373,4 +375,111 @@ pub fn corpus() -> Vec<Vec<u8>> {
             }));
     }
     frames
+}
+
+/// A TCP segment or a UDP datagram between any two ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// 6 or 17.
+    pub protocol: u8,
+    pub src: (IpAddr, u16),
+    pub dst: (IpAddr, u16),
+    pub flags: u8,
+    pub seq: u32,
+    pub ack: u32,
+    /// TCP options, a multiple of four bytes.
+    pub options: Vec<u8>,
+    pub payload: Vec<u8>,
+}
+
+impl Segment {
+    /// The frame.
+    pub fn frame(&self) -> Vec<u8> {
+        let mut l4 = [self.src.1.to_be_bytes(), self.dst.1.to_be_bytes()].concat();
+        let at = if self.protocol == 6 {
+            l4.extend(self.seq.to_be_bytes());
+            l4.extend(self.ack.to_be_bytes());
+            l4.extend([0x50 + (self.options.len() as u8 / 4 * 16), self.flags, 0xff, 0xff, 0, 0, 0, 0]);
+            l4.extend(&self.options);
+            16
+        } else {
+            l4.extend((8 + self.payload.len() as u16).to_be_bytes());
+            l4.extend([0, 0]);
+            6
+        };
+        l4.extend(&self.payload);
+        let sum = self.checksum(&l4);
+        l4[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        match (self.src.0, self.dst.0) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let mut frame = ipv4(0, self.protocol, &[], &l4);
+                frame[26..30].copy_from_slice(&src.octets());
+                frame[30..34].copy_from_slice(&dst.octets());
+                let len = (frame.len() - 14) as u16;
+                set_ipv4_length(&mut frame, len);
+                frame
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let mut frame = ipv6(0, self.protocol, &l4);
+                frame[22..38].copy_from_slice(&src.octets());
+                frame[38..54].copy_from_slice(&dst.octets());
+                frame
+            }
+            _ => panic!("of two families"),
+        }
+    }
+
+    /// What a frame says; its lengths and checksums must be right.
+    pub fn read(frame: &[u8]) -> Self {
+        let is_ipv4 = frame[14] >> 4 == 4;
+        let (l4, protocol) = if is_ipv4 { (34, frame[23]) } else { (54, frame[20]) };
+        let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+        let address = |at: usize| -> IpAddr {
+            if is_ipv4 {
+                IpAddr::from(<[u8; 4]>::try_from(&frame[at..at + 4]).unwrap())
+            } else {
+                IpAddr::from(<[u8; 16]>::try_from(&frame[at..at + 16]).unwrap())
+            }
+        };
+        if is_ipv4 {
+            assert_eq!(usize::from(word(16)), frame.len() - 14, "length of {frame:02x?}");
+            assert_eq!(checksum(&frame[14..34]), 0, "header checksum of {frame:02x?}");
+        } else {
+            assert_eq!(usize::from(word(18)), frame.len() - 54, "length of {frame:02x?}");
+        }
+        let (src, dst) = if is_ipv4 { (26, 30) } else { (22, 38) };
+        let long = |at: usize| u32::from(word(at)) << 16 | u32::from(word(at + 2));
+        let (src, dst) = ((address(src), word(l4)), (address(dst), word(l4 + 2)));
+        let mut segment = Self {
+            protocol,
+            src,
+            dst,
+            flags: 0,
+            seq: 0,
+            ack: 0,
+            options: Vec::new(),
+            payload: frame[l4 + 8..].to_vec(),
+        };
+        if protocol == 6 {
+            let header = usize::from(frame[l4 + 12] >> 4) * 4;
+            segment.flags = frame[l4 + 13];
+            (segment.seq, segment.ack) = (long(l4 + 4), long(l4 + 8));
+            segment.options = frame[l4 + 20..l4 + header].to_vec();
+            segment.payload = frame[l4 + header..].to_vec();
+        }
+        assert_eq!(segment.checksum(&frame[l4..]), 0, "checksum of {frame:02x?}");
+        segment
+    }
+
+    fn checksum(&self, l4: &[u8]) -> u16 {
+        let octets = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let mut covered = [octets(self.src.0), octets(self.dst.0)].concat();
+        covered.extend((l4.len() as u32).to_be_bytes());
+        covered.extend(u32::from(self.protocol).to_be_bytes());
+        covered.extend(l4);
+        checksum(&covered)
+    }
 }

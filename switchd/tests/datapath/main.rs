@@ -13,6 +13,7 @@ mod classifier;
 mod connections;
 mod fragments;
 mod frames;
+mod helpers;
 mod kernel;
 mod normal;
 mod parser;

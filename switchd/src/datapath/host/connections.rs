@@ -6,7 +6,9 @@ use std::ptr::NonNull;
 
 use conntrack_core::Timeouts;
 use switchd_ebpf::conntrack::Connections;
-use switchd_ebpf::layout::{Config, Datagram, Record, Tuple6, TupleRef, ZONES, Zone, life};
+use switchd_ebpf::layout::{
+    Config, Datagram, Expectation, Help, Record, Tuple6, TupleRef, ZONES, Zone, life,
+};
 
 use super::Memory;
 
@@ -21,6 +23,8 @@ pub struct ConnectionTable {
     zones: Vec<UnsafeCell<Zone>>,
     /// Boxed for the same reason.
     datagrams: RefCell<HashMap<Tuple6, Box<UnsafeCell<Datagram>>>>,
+    helps: RefCell<HashMap<u64, Box<UnsafeCell<Help>>>>,
+    expectations: RefCell<HashMap<Tuple6, Expectation>>,
     timeouts: Timeouts,
 }
 
@@ -34,6 +38,8 @@ impl ConnectionTable {
             config: UnsafeCell::new(config),
             zones: (0..ZONES).map(|_| UnsafeCell::default()).collect(),
             datagrams: RefCell::default(),
+            helps: RefCell::default(),
+            expectations: RefCell::default(),
             timeouts: Timeouts::DEFAULT,
         }
     }
@@ -51,6 +57,12 @@ impl ConnectionTable {
     #[must_use]
     pub fn tuples(&self) -> usize {
         self.tuples.borrow().len()
+    }
+
+    /// How many connections are expected.
+    #[must_use]
+    pub fn expectations(&self) -> usize {
+        self.expectations.borrow().len()
     }
 
     /// How many records are free.
@@ -124,6 +136,35 @@ impl Connections for Memory {
 
     fn remove_datagram(&self, key: &Tuple6) {
         self.connections.datagrams.borrow_mut().remove(key);
+    }
+
+    fn help(&self, owner: u64) -> Option<NonNull<Help>> {
+        NonNull::new(self.connections.helps.borrow().get(&owner)?.get())
+    }
+
+    fn insert_help(&self, owner: u64) {
+        self.connections.helps.borrow_mut().entry(owner).or_default();
+    }
+
+    fn remove_help(&self, owner: u64) {
+        self.connections.helps.borrow_mut().remove(&owner);
+    }
+
+    fn expectation(&self, tuple: &Tuple6) -> Option<Expectation> {
+        self.connections.expectations.borrow().get(tuple).copied()
+    }
+
+    fn insert_expectation(&self, tuple: &Tuple6, expectation: &Expectation) -> bool {
+        let mut expectations = self.connections.expectations.borrow_mut();
+        if expectations.contains_key(tuple) {
+            return false;
+        }
+        expectations.insert(*tuple, *expectation);
+        true
+    }
+
+    fn remove_expectation(&self, tuple: &Tuple6) {
+        self.connections.expectations.borrow_mut().remove(tuple);
     }
 
     fn timeouts(&self, _policy: u16) -> &Timeouts {

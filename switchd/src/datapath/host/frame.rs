@@ -64,6 +64,11 @@ impl Packet for Frame {
         Some(checksum::fold(words.map(word).sum()))
     }
 
+    fn resize(&mut self, length: u32) -> bool {
+        self.0.resize(length as usize, 0);
+        true
+    }
+
     fn vlan_beside(&self) -> Option<u16> {
         None
     }
