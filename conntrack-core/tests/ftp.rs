@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use conntrack_core::Direction;
 use conntrack_core::ftp::{Command, Kind, Parser, Text, write};
+use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn parse(direction: Direction, text: &[u8]) -> Option<Command> {
@@ -227,7 +228,7 @@ fn the_text_of_a_translation() {
     assert_eq!(written(&of(Kind::PASSIVE, 4, [0, 0])), "0,0,0,0,5,6");
     assert_eq!(written(&of(Kind::EPRT, 4, [0, 0x0a01_01ff])), "|1|10.1.1.255|1286|");
     let address = [0xfd00_0001_0000_0000, 0xabcd];
-    assert_eq!(written(&of(Kind::EPRT, 6, address)), "|2|fd00:1:0:0:0:0:0:abcd|1286|");
+    assert_eq!(written(&of(Kind::EPRT, 6, address)), "|2|fd00:1::abcd|1286|");
     assert_eq!(written(&of(Kind::EXTENDED_PASSIVE, 0, [0, 0])), "|||1286|");
     let longest = Command { port: u16::MAX, ..of(Kind::EPRT, 6, [u64::MAX; 2]) };
     assert_eq!(written(&longest).len(), 49);
@@ -244,7 +245,7 @@ fn nearly() -> impl Strategy<Value = Vec<u8>> {
     ];
     let byte = prop_oneof![any::<u8>(), prop::sample::select(&b"0123456789abcdefPORTEPRT|,.:()\r\n "[..])];
     let change = (any::<prop::sample::Index>(), byte, any::<bool>());
-    (prop::collection::vec(line, 1..3), prop::collection::vec(change, 0..4)).prop_map(|(lines, changes)| {
+    (vec(line, 1..3), vec(change, 0..4)).prop_map(|(lines, changes)| {
         let mut text: Vec<u8> = lines.concat().into_bytes();
         for (at, byte, inserts) in changes {
             let at = at.index(text.len());
@@ -278,13 +279,24 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn any_text_is_read(direction in direction(), text in prop::collection::vec(any::<u8>(), 0..100)) {
+    fn any_text_is_read(direction in direction(), text in vec(any::<u8>(), 0..100)) {
         check(direction, &text)?;
     }
 
     #[test]
     fn damaged_commands_are_read_right_or_not_at_all(direction in direction(), text in nearly()) {
         check(direction, &text)?;
+    }
+
+    #[test]
+    fn ipv6_addresses_are_in_their_canonical_form(groups in vec(prop_oneof![Just(0u16), any::<u16>()], 8)) {
+        let address = Ipv6Addr::from(<[u16; 8]>::try_from(groups).unwrap());
+        // What stands for an IPv4 address may be written in two ways.
+        prop_assume!(address.to_ipv4_mapped().is_none());
+        let bits = address.to_bits();
+        let address = [(bits >> 64) as u64, bits as u64];
+        let command = Command { kind: Kind::EPRT, family: 6, address, port: 80, ..Command::default() };
+        prop_assert_eq!(written(&command), format!("|2|{}|80|", Ipv6Addr::from(bits)));
     }
 
     #[test]

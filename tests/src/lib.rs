@@ -10,6 +10,7 @@ pub mod lab;
 pub mod netns;
 pub mod packet;
 pub mod process;
+pub mod python;
 pub mod scapy;
 pub mod topology;
 pub mod tutorial;

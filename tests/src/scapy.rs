@@ -2,16 +2,12 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{ChildStdin, ChildStdout, Command, Stdio},
+    process::{ChildStdin, ChildStdout, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::{netns::Netns, process::Background};
-
-/// Debian's interpreter, which python3-scapy belongs to; another one in `PATH` would not find it.
-const PYTHON: &str = "/usr/bin/python3";
+use crate::{netns::Netns, process::Background, python::PYTHON};
 
 /// Runs each line it reads and answers with one of its own.
 const SESSION: &str = r"
@@ -37,15 +33,6 @@ pub struct Scapy {
 }
 
 impl Scapy {
-    /// Whether scapy is installed.
-    pub fn is_there() -> bool {
-        Path::new(PYTHON).exists()
-            && Command::new(PYTHON)
-                .args(["-c", "import importlib.util as u; exit(u.find_spec('scapy') is None)"])
-                .status()
-                .is_ok_and(|status| status.success())
-    }
-
     /// Starts a session; the first line tells that its modules are loaded.
     pub fn start(netns: &Netns) -> Result<Self> {
         let mut process = Background::spawn(

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{lab::Lab, wire::Wire};
+use crate::{lab::Lab, netns::Netns, wire::Wire};
 
 /// What serves a bridge's ports: the `datapath_type` of `vsctl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,30 @@ pub fn bridge(lab: &Lab, name: &str, datapath: Datapath, ports: &[&str]) -> Resu
             hosts.open_wire(&peer)
         })
         .collect()
+}
+
+/// A host at a new port `NAME0` of a bridge, with addresses of its own, and others that it finds at another host's
+/// hardware address.
+pub fn host(
+    lab: &Lab,
+    bridge: &str,
+    (name, mac): (&str, &str),
+    own: &[&str],
+    (other_mac, others): (&str, &[&str]),
+) -> Result<Netns> {
+    let host = lab.netns(name)?;
+    lab.veth(&format!("{name}0"), "eth0", Some(&host))?;
+    host.exec("ip", &["link", "set", "eth0", "address", mac])?.ok()?;
+    for address in own {
+        let length = if address.contains(':') { 64 } else { 16 };
+        host.exec("ip", &["addr", "add", &format!("{address}/{length}"), "dev", "eth0"])?.ok()?;
+    }
+    for address in others {
+        let neighbour = ["neigh", "replace", address, "lladdr", other_mac, "dev", "eth0", "nud", "permanent"];
+        host.exec("ip", &neighbour)?.ok()?;
+    }
+    lab.ovs("vsctl", &["add-port", bridge, &format!("{name}0")])?.ok()?;
+    Ok(host)
 }
 
 /// Replaces all flows of a bridge by those given, as one file.

@@ -11,6 +11,7 @@ use tests::{
     lab::{Daemon, Lab},
     netns::Netns,
     process::{Background, Output, run},
+    topology::host,
 };
 
 const LEFT_MAC: &str = "02:00:00:00:00:01";
@@ -123,10 +124,20 @@ impl World {
         let lab = Lab::new()?;
         let switch = lab.switchd(&[])?;
         lab.ovs("vsctl", &["add-br", "br0"])?.ok()?;
-        let left =
-            host(&lab, ("left", LEFT_MAC), &LEFT, (RIGHT_MAC, &[&RIGHT[..], &RIGHT_OUTSIDE].concat()))?;
-        let right =
-            host(&lab, ("right", RIGHT_MAC), &RIGHT, (LEFT_MAC, &[&LEFT[..], &LEFT_OUTSIDE].concat()))?;
+        let left = host(
+            &lab,
+            "br0",
+            ("left", LEFT_MAC),
+            &LEFT,
+            (RIGHT_MAC, &[&RIGHT[..], &RIGHT_OUTSIDE].concat()),
+        )?;
+        let right = host(
+            &lab,
+            "br0",
+            ("right", RIGHT_MAC),
+            &RIGHT,
+            (LEFT_MAC, &[&LEFT[..], &LEFT_OUTSIDE].concat()),
+        )?;
         lab.ovs("ofctl", &["del-flows", "br0"])?.ok()?;
         lab.ovs_with_input("ofctl", &["add-flows", "br0", "-"], &flows.join("\n"))?.ok()?;
         Ok(Self { lab, _switch: switch, left, right })
@@ -189,28 +200,6 @@ fn ask(host: &Netns, kind: &str, address: &str, (own, port): (&str, u16), ttl: u
     let ttl = ttl.to_string();
     let arguments = ["-c", CLIENT, kind, address, &numbers[0], own, &numbers[1], &ttl];
     Ok(host.exec("python3", &arguments)?.ok()?.trim_end().to_owned())
-}
-
-/// A host with a port of the bridge, its addresses, and those that it finds at the other host.
-fn host(
-    lab: &Lab,
-    (name, mac): (&str, &str),
-    own: &[&str],
-    (other_mac, others): (&str, &[&str]),
-) -> Result<Netns> {
-    let host = lab.netns(name)?;
-    lab.veth(&format!("{name}0"), "eth0", Some(&host))?;
-    host.exec("ip", &["link", "set", "eth0", "address", mac])?.ok()?;
-    for address in own {
-        let length = if address.contains(':') { 64 } else { 16 };
-        host.exec("ip", &["addr", "add", &format!("{address}/{length}"), "dev", "eth0"])?.ok()?;
-    }
-    for address in others {
-        let neighbour = ["neigh", "replace", address, "lladdr", other_mac, "dev", "eth0", "nud", "permanent"];
-        host.exec("ip", &neighbour)?.ok()?;
-    }
-    lab.ovs("vsctl", &["add-port", "br0", &format!("{name}0")])?.ok()?;
-    Ok(host)
 }
 
 /// What the left host begins is translated as asked; answers and errors come back.

@@ -4,7 +4,7 @@ use anyhow::Result;
 use tests::{
     dump,
     lab::Lab,
-    scapy::Scapy,
+    python,
     tutorial::{self, Check, DUMPED_FLOWS, FLOWS, PLAIN_FLOWS, Player, SETUP, STEPS, Side, Step},
 };
 
@@ -28,7 +28,7 @@ pub fn run() -> Result<bool> {
     for line in SETUP {
         demo.command(line)?;
     }
-    let mut player = if Scapy::is_there() { Player::with_scapy(&lab)? } else { Player::new(&lab)? };
+    let mut player = if python::has("scapy") { Player::with_scapy(&lab)? } else { Player::new(&lab)? };
     demo.plain_forwarding(&mut player)?;
     demo.connection(&mut player)?;
     demo.counters()?;

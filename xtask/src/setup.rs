@@ -4,7 +4,7 @@ use std::{env, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::Uid;
-use tests::scapy::Scapy;
+use tests::python;
 
 use crate::{
     bpf::{self, Compiler, Toolchain},
@@ -22,16 +22,16 @@ pub enum Purpose {
     Test,
 }
 
-/// A program that is used, and the package that brings it.
+/// A program or a module of Python that is used, and the package that brings it.
 struct Tool {
-    program: &'static str,
+    name: &'static str,
     package: &'static str,
     why: &'static str,
     purpose: Purpose,
 }
 
-const fn tool(purpose: Purpose, program: &'static str, package: &'static str, why: &'static str) -> Tool {
-    Tool { program, package, why, purpose }
+const fn tool(purpose: Purpose, name: &'static str, package: &'static str, why: &'static str) -> Tool {
+    Tool { name, package, why, purpose }
 }
 
 const TOOLS: &[Tool] = &[
@@ -43,11 +43,14 @@ const TOOLS: &[Tool] = &[
     tool(Purpose::Test, "iperf3", "iperf3", "measures TCP throughput"),
     tool(Purpose::Test, "ovs-ofctl", "openvswitch-common", "Open vSwitch's own clients, to be served too"),
     tool(Purpose::Test, "conntrack", "conntrack", "reads the kernel's tracker, which ours is compared with"),
+    tool(Purpose::Test, "dnsmasq", "dnsmasq-base", "serves files over TFTP"),
     tool(Purpose::Test, "nft", "nftables", "switches the kernel's tracker on"),
 ];
 
-/// Not a program but a module of Python.
-const SCAPY: Tool = tool(Purpose::Demo, "", "python3-scapy", "sends the tutorial's segments");
+const MODULES: &[Tool] = &[
+    tool(Purpose::Demo, "scapy", "python3-scapy", "sends the tutorial's segments"),
+    tool(Purpose::Test, "pyftpdlib", "python3-pyftpdlib", "serves files over FTP"),
+];
 
 /// Debian's compiler with a `core` for BPF.
 const COMPILER: &[(&str, &str)] =
@@ -63,9 +66,9 @@ const LINKER: &[(&str, &str)] = &[
 
 /// Sets the machine up, saying what is installed and why.
 pub fn set_up(purpose: Purpose) -> Result<()> {
-    let tools = TOOLS.iter().filter(|tool| tool.purpose <= purpose && !is_program(tool.program));
-    let scapy = (purpose >= SCAPY.purpose && !Scapy::is_there()).then_some(&SCAPY);
-    let mut missing: Vec<_> = tools.chain(scapy).map(|tool| (tool.package, tool.why)).collect();
+    let programs = TOOLS.iter().filter(|tool| tool.purpose <= purpose && !is_program(tool.name));
+    let modules = MODULES.iter().filter(|tool| tool.purpose <= purpose && !python::has(tool.name));
+    let mut missing: Vec<_> = programs.chain(modules).map(|tool| (tool.package, tool.why)).collect();
     if Compiler::find().is_none() {
         missing.extend(COMPILER);
     }

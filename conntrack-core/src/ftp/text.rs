@@ -1,6 +1,7 @@
 //! The text that a translation puts in place of an announced address.
 
 use super::{Command, Kind};
+use crate::forget;
 
 /// Room for the longest text, `|2|`, 39 characters of address, `|65535|`; and a masked index is inside it.
 #[repr(C)]
@@ -14,8 +15,8 @@ pub struct Text {
 
 /// Writes the text for what `command` says of address and port, to be put where its original was.
 ///
-/// It is as `nf_nat_ftp.c` writes it, but for leading zeros of IPv6 addresses: an extended address is parted by
-/// `|`, whatever the original had.
+/// It is as `nf_nat_ftp.c` writes it, an extended address parted by `|`, whatever the original had; but IPv6 addresses
+/// are in their canonical form (RFC 5952), because there are servers that compare them as text.
 #[inline]
 pub fn write(command: &Command, text: &mut Text) {
     text.len = 0;
@@ -35,14 +36,7 @@ pub fn write(command: &Command, text: &mut Text) {
             text.put(if command.family == 6 { b'2' } else { b'1' });
             text.put(b'|');
             if command.family == 6 {
-                for half in [high, low] {
-                    for shift in [48, 32, 16, 0] {
-                        text.hexadecimal((half >> shift) as u16);
-                        text.put(b':');
-                    }
-                }
-                // In place of the last colon.
-                text.len = text.len.wrapping_sub(1);
+                text.groups([high, low]);
             } else {
                 text.octets(low as u32, b'.');
             }
@@ -89,6 +83,39 @@ impl Text {
             if begun {
                 self.put(if digit < 10 { b'0' | digit } else { (b'a' - 10).wrapping_add(digit) });
             }
+        }
+    }
+
+    /// An IPv6 address: the longest run of zeros, the first if there are several, is left out.
+    #[inline(always)]
+    fn groups(&mut self, [high, low]: [u64; 2]) {
+        let group = |place: u32| {
+            let half = if place < 4 { high } else { low };
+            (half >> (48 - (place & 3) * 16)) as u16
+        };
+        // Without branches, whose outcomes the verifier would follow one by one.
+        let chosen = |yes: u32, then: u32, or: u32| or ^ (or ^ then) & forget(yes.wrapping_neg());
+        let (mut start, mut len, mut run) = (8u32, 1u32, 0u32);
+        for place in 0..8 {
+            let is_zero = u32::from(group(place)).wrapping_sub(1) >> 31;
+            run = chosen(is_zero, run.wrapping_add(1), 0);
+            let is_longer = len.wrapping_sub(run) >> 31;
+            start = chosen(is_longer, place.wrapping_add(1).wrapping_sub(run), start);
+            len = chosen(is_longer, run, len);
+        }
+        let end = start.wrapping_add(len);
+        for place in 0..8 {
+            if place < start || place >= end {
+                if place != 0 {
+                    self.put(b':');
+                }
+                self.hexadecimal(group(place));
+            } else if place == start {
+                self.put(b':');
+            }
+        }
+        if end == 8 {
+            self.put(b':');
         }
     }
 

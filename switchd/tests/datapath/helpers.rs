@@ -331,7 +331,7 @@ fn addresses_of_ipv6_are_translated() {
     let twins = Twins::new(SOURCE);
     let mut control = Talk::open(&twins, ("fd00::1", 4000), ("fd00::2", 21));
     control.greet();
-    let heard = "EPRT |2|2001:db8:0:0:0:0:0:100|5000|\r\n";
+    let heard = "EPRT |2|2001:db8::100|5000|\r\n";
     control.say(0, "EPRT |2|fd00::1|5000|\r\n", heard);
     control.say(1, "200 yes\r\n", "200 yes\r\n");
     let data = Talk::open_from(&twins, 2, (ip("fd00::2"), 20), (ip("2001:db8::100"), 5000));
