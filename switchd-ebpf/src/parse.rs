@@ -50,6 +50,8 @@ pub const FRAG_LATER: u8 = 2;
 
 /// Extension headers looked through; a packet with more has no known protocol.
 const MAX_EXTENSIONS: u32 = 8;
+/// Bytes of options that an IPv4 header can have.
+const MAX_OPTIONS: u32 = 40;
 /// ND options looked at.
 const MAX_ND_OPTIONS: u32 = 4;
 
@@ -73,6 +75,8 @@ pub struct Layout {
     pub partial: u16,
     /// The header that makes the packet a fragment: IPv4's own, or IPv6's fragment header; 0 if it is none.
     pub fragment: u16,
+    /// Not 0: the checksum of the IPv4 header is wrong.
+    pub damaged: u16,
 }
 
 /// The same offset, but one of which the BPF verifier knows nothing: having gone through memory, it is not
@@ -153,10 +157,10 @@ fn arp<P: Packet>(packet: &P, offset: u32, key: &mut Key, layout: &mut Layout) {
 
 #[inline(always)]
 fn ipv4<P: Packet>(packet: &P, offset: u32, key: &mut Key, layout: &mut Layout) {
-    let Some([version, tos, l0, l1, _, _, f0, f1]) = packet.load::<8>(offset) else { return };
-    let Some([ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3]) = packet.load::<12>(offset + 8) else {
-        return;
-    };
+    let Some(first) = packet.load::<8>(offset) else { return };
+    let Some(second) = packet.load::<12>(offset + 8) else { return };
+    let [version, tos, l0, l1, i0, i1, f0, f1] = first;
+    let [ttl, protocol, c0, c1, s0, s1, s2, s3, d0, d1, d2, d3] = second;
     let header = u32::from(version & 0x0f) * 4;
     let total = u32::from(u16::from_be_bytes([l0, l1]));
     if version >> 4 != 4 || header < 20 || total < header || !packet.holds(offset + total) {
@@ -176,6 +180,13 @@ fn ipv4<P: Packet>(packet: &P, offset: u32, key: &mut Key, layout: &mut Layout) 
     key.words[4] = u64::from(ttl) << 24;
     layout.l3 = offset as u16;
     layout.l3_len = header as u16;
+    let halves = |word: u64| (word >> 32) + (word & 0xffff_ffff);
+    let ttl_line = u32::from_be_bytes([ttl, protocol, c0, c1]);
+    let sum = halves(u64::from_be_bytes([version, tos, l0, l1, i0, i1, f0, f1]))
+        + halves(key.words[3])
+        + u64::from(ttl_line)
+        + options(packet, offset + 20, header - 20);
+    layout.damaged = u16::from(checksum::fold(sum) != 0xffff);
     if frag != 0 {
         layout.fragment = offset as u16;
         layout.l4_len = (total - header) as u16;
@@ -184,6 +195,19 @@ fn ipv4<P: Packet>(packet: &P, offset: u32, key: &mut Key, layout: &mut Layout) 
         let pseudo = (key.words[3] >> 32) + (key.words[3] & 0xffff_ffff);
         transport(packet, offset + header, total - header, protocol, pseudo, key, layout);
     }
+}
+
+/// The sum of an IPv4 header's options, by words of four bytes.
+#[inline(always)]
+fn options<P: Packet>(packet: &P, offset: u32, len: u32) -> u64 {
+    let mut sum = 0;
+    let mut done = 0;
+    while done < MAX_OPTIONS && done < len {
+        let Some(word) = packet.load::<4>(offset + done) else { break };
+        sum += u64::from(u32::from_be_bytes(word));
+        done += 4;
+    }
+    sum
 }
 
 #[inline(always)]

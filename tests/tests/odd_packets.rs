@@ -196,11 +196,28 @@ fn tracked_or_invalid(datapath: Datapath) -> Result<()> {
     ] {
         world.is_invalid(what, &frame)?;
     }
-    for (what, at) in [("TCP checksum", 50), ("payload", 54), ("address", 29)] {
-        let mut frame = v4.clone();
-        frame[at] ^= 0xff;
-        world.is_invalid(what, &frame)?;
+    // The header's checksum alone covers the hops and the identification.
+    let wrong_at = [
+        ("TCP checksum", 50),
+        ("payload", 54),
+        ("address", 29),
+        ("header checksum", 24),
+        ("hops", 22),
+        ("id", 19),
+    ];
+    for (what, at) in wrong_at {
+        for (options, shift) in [(&[][..], 0), (&[1; 40], if at < 34 { 0 } else { 40 })] {
+            let mut frame = with_options(&v4, options);
+            frame[at + shift] ^= 0xff;
+            world.is_invalid(&format!("{what}, {} bytes of options", options.len()), &frame)?;
+        }
     }
+    let mut wrong = with_options(&v4, &[1; 12]);
+    wrong[44] ^= 0xff;
+    world.is_invalid("an option", &wrong)?;
+    let mut wrong = of_another(fragment(&long_v4, 0, 40));
+    wrong[24] ^= 0xff;
+    world.is_invalid("header checksum of a fragment", &wrong)?;
     assert!(!world.switch.log()?.contains("panicked"), "{}", world.switch.log()?);
     Ok(())
 }

@@ -22,7 +22,9 @@ const MAX_PIECES: u32 = 1024;
 #[inline(always)]
 pub fn examine<P: Packet, D: Connections>(run: &mut Run<'_, P, D>) {
     let leads = run.machine.track.fragment.leads != 0;
-    if run.machine.layout.fragment != 0 && !leads {
+    if run.machine.layout.damaged != 0 {
+        invalid(run);
+    } else if run.machine.layout.fragment != 0 && !leads {
         run.machine.stage = stage::FRAGMENT;
     } else if read(run) {
         run.machine.stage = stage::TUPLES;

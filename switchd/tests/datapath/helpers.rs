@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use conntrack_core::status;
 use switchd_ebpf::layout::helper;
 
-use crate::frames::{Segment, flags};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::frames::{Reporter, Segment, flags, time_exceeded};
 use crate::kernel::Twins;
 
 const CLIENT: &str = "10.0.0.1";
@@ -404,5 +407,76 @@ fn what_a_request_asks_for_comes_from_any_port() {
         // Anything else is not asked for.
         let other = datagram((ip(SERVER), 7778), seen, b"\0\x03\0\x01data");
         assert!(twins.passed(2, &other.frame()).is_empty());
+    }
+}
+
+/// What one end of a control connection may say.
+const SAYINGS: [&str; 12] = [
+    "USER me\r\n",
+    "PORT 10,0,0,1,19,136\r\n",
+    "PORT 10,0,0,1,7,",
+    "EPRT |1|10.0.0.1|5000|\r\n",
+    "EPRT |1|10.0.0.9|5000|\r\n",
+    "NOOP\r\nPORT 10,0,0,1,255,255\r\nEPRT |1|10.0.0.1|65534|\r\n",
+    "227 Entering Passive Mode (10,0,0,2,19,136).\r\n",
+    "227 Entering Passive Mode 10,0,0,2,999,1\r\n",
+    "229 Entering Extended Passive Mode (|||5000|)\r\n",
+    "200 anything",
+    "\r\n",
+    "",
+];
+
+/// Segments in any order, again, cut, damaged and quoted by errors: the kernel makes of them what the host does.
+#[test]
+fn any_talk_comes_to_the_same_on_the_host() {
+    for (flows, by_tcx) in [(PLAIN, false), (SOURCE, false), (DESTINATION, false), (SOURCE, true)] {
+        let twins = if by_tcx { Twins::by_tcx(flows) } else { Twins::new(flows) };
+        let called = if flows == DESTINATION { OUTSIDE } else { SERVER };
+        // An end, what it says, how far it steps back or ahead first, what of it is cut, and one byte of damage.
+        let step = (
+            0usize..2,
+            prop::sample::select(&SAYINGS[..]),
+            prop_oneof![6 => Just(0i32), 3 => -40i32..0, 1 => 1..10i32],
+            prop_oneof![9 => Just(0usize), 1 => 0usize..20],
+            prop::option::weighted(0.2, any::<(u8, u8)>()),
+        );
+        // No shrinking: twins that have come apart stay so.
+        let config =
+            Config { cases: 60, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
+        let port = std::cell::Cell::new(4000);
+        TestRunner::new(config)
+            .run(&prop::collection::vec(step, 1..14), |steps| {
+                while !twins.connections().is_empty() {
+                    twins.forget(0);
+                }
+                assert_eq!(twins.expectations(), 0);
+                port.set(port.get() + 1);
+                let mut talk = Talk::open(&twins, (CLIENT, port.get()), (called, 21));
+                for (from, said, back, cut, damage) in steps {
+                    let mut segment = talk.segment(from, said.as_bytes());
+                    segment.seq = segment.seq.wrapping_add_signed(back);
+                    let mut frame = segment.frame();
+                    if let Some((at, byte)) = damage {
+                        let at = 14 + usize::from(at) % (frame.len() - 14);
+                        frame[at] = byte;
+                    }
+                    frame.truncate(frame.len() - cut);
+                    for out in twins.passed(talk.port(from), &frame) {
+                        twins.passed(talk.port(1 - from), &time_exceeded(&out, Reporter::Router, 60));
+                        let heard = Segment::read(&out);
+                        let end = heard.seq.wrapping_add(heard.payload.len() as u32);
+                        talk.seen[1 - from] = end;
+                    }
+                    if back == 0 {
+                        talk.seq[from] = talk.seq[from].wrapping_add(said.len() as u32);
+                    }
+                    // Whoever is called may answer; nobody else may call.
+                    let data = if from == 0 { (2, SERVER, OUTSIDE) } else { (1, CLIENT, called) };
+                    let to = if flows == SOURCE || from == 1 { data.2 } else { CLIENT };
+                    Talk::open_from(&twins, data.0, (ip(data.1), 20), (ip(to), 5000));
+                }
+                Ok(())
+            })
+            .unwrap();
     }
 }
