@@ -43,6 +43,7 @@ const TOOLS: &[Tool] = &[
     tool(Purpose::Test, "iperf3", "iperf3", "measures TCP throughput"),
     tool(Purpose::Test, "ovs-ofctl", "openvswitch-common", "Open vSwitch's own clients, to be served too"),
     tool(Purpose::Test, "conntrack", "conntrack", "reads the kernel's tracker, which ours is compared with"),
+    tool(Purpose::Test, "c++", "g++", "compiles libFuzzer"),
     tool(Purpose::Test, "nft", "nftables", "switches the kernel's tracker on"),
 ];
 
