@@ -232,7 +232,8 @@ fn ipv6<P: Packet>(packet: &P, offset: u32, key: &mut Key, layout: &mut Layout) 
     let mut at = offset + 40;
     let mut protocol = next;
     let mut frag = 0;
-    let mut left = MAX_EXTENSIONS;
+    // One pass more: for what follows them.
+    let mut left = MAX_EXTENSIONS + 1;
     let mut known = false;
     while left > 0 {
         left -= 1;

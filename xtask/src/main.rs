@@ -4,6 +4,7 @@ mod bench;
 mod bpf;
 mod cargo;
 mod demo;
+mod fuzz;
 mod install;
 mod lab;
 mod setup;
@@ -40,6 +41,8 @@ enum Task {
         /// Only measurements whose name contains this
         filter: Option<String>,
     },
+    /// Let libFuzzer look for inputs of the tracker's rules that break what must hold
+    Fuzz(fuzz::Options),
     /// Keep a lab to play in
     #[command(subcommand)]
     Lab(lab::Action),
@@ -66,6 +69,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Demo => return demo::run(),
         Task::Test { filter } => test(filter.as_deref())?,
         Task::Bench { filter } => bench::run(filter.as_deref())?,
+        Task::Fuzz(options) => fuzz::run(options)?,
         Task::Lab(action) => lab::run(*action)?,
         Task::Install(options) => install::run(options)?,
     }
@@ -88,6 +92,10 @@ fn test(filter: Option<&str>) -> Result<()> {
     setup::set_up(Purpose::Test)?;
     let filter: Vec<_> = filter.into_iter().collect();
     cargo::cargo(&[&["test", "--workspace", "--exclude=tests"], &filter[..]].concat())?;
+    // A package by itself, outside the workspace.
+    cargo::cargo(
+        &[&["test", "--lib", "--manifest-path=conntrack-core/fuzz/Cargo.toml"], &filter[..]].concat(),
+    )?;
     cargo::build_debug()?;
     cargo::cargo(&[&["test", "--package=tests"], &filter[..]].concat())
 }

@@ -44,6 +44,7 @@ const TOOLS: &[Tool] = &[
     tool(Purpose::Test, "ovs-ofctl", "openvswitch-common", "Open vSwitch's own clients, to be served too"),
     tool(Purpose::Test, "conntrack", "conntrack", "reads the kernel's tracker, which ours is compared with"),
     tool(Purpose::Test, "dnsmasq", "dnsmasq-base", "serves files over TFTP"),
+    tool(Purpose::Test, "c++", "g++", "compiles libFuzzer"),
     tool(Purpose::Test, "nft", "nftables", "switches the kernel's tracker on"),
 ];
 

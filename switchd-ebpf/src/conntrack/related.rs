@@ -5,11 +5,11 @@ use core::ffi::c_void;
 
 use conntrack_core::{Direction, ct_state, icmp};
 
-use super::{Connections, Scratch, TRACK_ATTEMPTS, finish, give_up, invalid, table, translate};
+use super::{Connections, TRACK_ATTEMPTS, finish, give_up, invalid, table, translate};
 use crate::checksum::{add, correct, delta};
 use crate::key::Key;
 use crate::layout::{Ports, Tuple6};
-use crate::packet::{Changed, Packet};
+use crate::packet::{Changed, MAX_OFFSET, Packet};
 use crate::parse::{Layout, eth_type, ip_proto};
 use crate::pipeline::{Machine, Run, stage};
 use crate::tables::Tables;
@@ -30,6 +30,8 @@ pub struct Quote {
 
 /// The least of a transport header that is quoted (RFC 792).
 const QUOTED: u32 = 8;
+/// Extension headers that are looked through. No packet with more is tracked.
+const MAX_EXTENSIONS: u32 = 8;
 
 /// Whether a message quotes a packet: ICMP's errors and redirects, ICMPv6's errors (RFC 4443, 2.1).
 #[inline(always)]
@@ -37,14 +39,27 @@ pub(super) fn quotes(ipv4: bool, kind: u8) -> bool {
     if ipv4 { matches!(kind, 3 | 4 | 5 | 11 | 12) } else { kind < 128 }
 }
 
-/// Reads the quoted packet, and gives the tuple of the packets that the error goes along with: those that answer the
+/// Stage [`stage::READ_QUOTE`]: the packet that an error quotes.
+#[inline(always)]
+pub fn read_quote<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
+    let is_read = read_network(run).is_some() && pass_extensions(run) && read_transport(run).is_some();
+    if is_read {
+        run.machine.stage = stage::RELATE;
+    } else {
+        invalid(run);
+    }
+}
+
+/// Reads the quoted network header: the addresses of the tuple, its protocol or an extension header's number, and
+/// where that header begins. The tuple is that of the packets which the error goes along with: those that answer the
 /// quoted one. None: it is no such packet, or cut.
 #[inline(always)]
-fn read<P: Packet>(packet: &P, layout: &Layout, track: &mut Scratch, ipv4: bool) -> Option<Tuple6> {
+fn read_network<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<()> {
+    let Machine { key, layout, track, last, .. } = &mut *run.machine;
+    let packet = &run.packet;
     let l3 = u32::from(layout.l4) + 8;
-    let end = u32::from(layout.l4) + u32::from(layout.l4_len);
-    let (src, dst, protocol, l4);
-    if ipv4 {
+    let (src, dst, protocol, l4, family);
+    if key.words[0] >> 16 & 0xffff == u64::from(eth_type::IPV4) {
         let [version, _, _, _, _, _, f0, f1] = packet.load::<8>(l3)?;
         let [_, number, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = packet.load::<12>(l3 + 8)?;
         if version >> 4 != 4 || version & 0x0f < 5 || u16::from_be_bytes([f0, f1]) & 0x1fff != 0 {
@@ -52,7 +67,7 @@ fn read<P: Packet>(packet: &P, layout: &Layout, track: &mut Scratch, ipv4: bool)
         }
         src = [0, u64::from(u32::from_be_bytes([s0, s1, s2, s3]))];
         dst = [0, u64::from(u32::from_be_bytes([d0, d1, d2, d3]))];
-        (protocol, l4) = (number, l3 + u32::from(version & 0x0f) * 4);
+        (protocol, l4, family) = (number, l3 + u32::from(version & 0x0f) * 4, 4);
     } else {
         let [version, _, _, _, _, _, next, _] = packet.load::<8>(l3)?;
         if version >> 4 != 6 {
@@ -64,41 +79,89 @@ fn read<P: Packet>(packet: &P, layout: &Layout, track: &mut Scratch, ipv4: bool)
         };
         src = halves(packet.load::<16>(l3 + 8)?);
         dst = halves(packet.load::<16>(l3 + 24)?);
-        (protocol, l4) = (next, l3 + 40);
+        (protocol, l4, family) = (next, l3 + 40, 6);
     }
-    if l4 + QUOTED > end {
+    track.quote = Quote { l3: l3 as u16, l4: l4 as u16, l4_len: 0, sum: 0 };
+    let ports = Ports { src: 0, dst: 0, zone: track.zone, protocol, family };
+    last.tuples[0] = Tuple6 { src: dst, dst: src, ports };
+    Some(())
+}
+
+/// Goes on to the quoted transport header; false: there is none.
+#[inline(always)]
+fn pass_extensions<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) -> bool {
+    let Ports { family, protocol, .. } = run.machine.last.tuples[0].ports;
+    if family == 4 || !is_extension(protocol) {
+        return true;
+    }
+    let datapath = run.datapath;
+    datapath.repeat(MAX_EXTENSIONS, extension::<P, D>, core::ptr::from_mut(run).cast());
+    !is_extension(run.machine.last.tuples[0].ports.protocol)
+}
+
+/// Whether what begins with this number is an IPv6 extension header, or nothing at all (59), and not a transport header.
+#[inline(always)]
+fn is_extension(number: u8) -> bool {
+    matches!(number, 0 | 43 | 44 | 51 | 59 | 60)
+}
+
+/// One extension header. In a loop, for the verifier's sake; see [`crate::rewrite`].
+extern "C" fn extension<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_void) -> i64 {
+    // SAFETY: `pass_extensions` passes the run, exclusively borrowed for as long as the loop runs.
+    let run = unsafe { &mut *run.cast::<Run<'_, P, D>>() };
+    i64::from(pass_extension(run).is_none())
+}
+
+/// Goes on to the header behind an extension header. None: it is none, is cut, or leads to no transport header.
+#[inline(always)]
+fn pass_extension<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<()> {
+    let Machine { layout, track, last, .. } = &mut *run.machine;
+    let protocol = &mut last.tuples[0].ports.protocol;
+    let at = u32::from(track.quote.l4);
+    let [following, length, o0, o1] = run.packet.load::<4>(at)?;
+    let size = match *protocol {
+        // Hop-by-hop, routing, destination options; authentication counts in words of four bytes.
+        0 | 43 | 60 => (u32::from(length) + 1) * 8,
+        51 => (u32::from(length) + 2) * 4,
+        // Of fragments only the first one has a transport header.
+        ip_proto::FRAGMENT if u16::from_be_bytes([o0, o1]) & 0xfff8 == 0 => 8,
+        _ => return None,
+    };
+    if at + size > end(layout) || at + size > MAX_OFFSET {
         return None;
     }
-    let [a, b, c, d, e, f, _, _] = packet.load::<8>(l4)?;
+    track.quote.l4 = (at + size) as u16;
+    *protocol = following;
+    Some(())
+}
+
+/// The end of the packet that quotes.
+#[inline(always)]
+fn end(layout: &Layout) -> u32 {
+    u32::from(layout.l4) + u32::from(layout.l4_len)
+}
+
+/// Reads the ports of the quoted packet, which complete the tuple. None: they are cut, or nothing answers it.
+#[inline(always)]
+fn read_transport<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<()> {
+    let Machine { layout, track, last, .. } = &mut *run.machine;
+    let l4 = u32::from(track.quote.l4);
+    if l4 + QUOTED > end(layout) {
+        return None;
+    }
+    let [a, b, c, d, e, f, _, _] = run.packet.load::<8>(l4)?;
     let (source, destination) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-    let (source, destination) = match protocol {
-        ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP => (destination, source),
-        ip_proto::ICMP if ipv4 => {
-            (u16::from_be_bytes([e, f]), u16::from(icmp::invert(a)?) << 8 | u16::from(b))
-        }
-        ip_proto::ICMPV6 if !ipv4 => {
+    let ports = &mut last.tuples[0].ports;
+    (ports.src, ports.dst) = match (ports.protocol, ports.family) {
+        (ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP, _) => (destination, source),
+        (ip_proto::ICMP, 4) => (u16::from_be_bytes([e, f]), u16::from(icmp::invert(a)?) << 8 | u16::from(b)),
+        (ip_proto::ICMPV6, 6) => {
             (u16::from_be_bytes([e, f]), u16::from(icmp::invert_v6(a)?) << 8 | u16::from(b))
         }
         _ => (0, 0),
     };
-    track.quote = Quote { l3: l3 as u16, l4: l4 as u16, l4_len: (end - l4) as u16, sum: 0 };
-    let family = if ipv4 { 4 } else { 6 };
-    let ports = Ports { src: source, dst: destination, zone: track.zone, protocol, family };
-    Some(Tuple6 { src: dst, dst: src, ports })
-}
-
-/// Stage [`stage::READ_QUOTE`]: the packet that an error quotes.
-#[inline(always)]
-pub fn read_quote<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
-    let Machine { key, layout, track, last, .. } = &mut *run.machine;
-    let ipv4 = key.words[0] >> 16 & 0xffff == u64::from(eth_type::IPV4);
-    match read(&run.packet, layout, track, ipv4) {
-        Some(tuple) => {
-            last.tuples[0] = tuple;
-            run.machine.stage = stage::RELATE;
-        }
-        None => invalid(run),
-    }
+    track.quote.l4_len = (end(layout) - l4) as u16;
+    Some(())
 }
 
 /// Stage [`stage::RELATE`]: the connection of the packet that an error quotes.

@@ -1,11 +1,12 @@
 //! The connection table: two CPUs at once, a full table, and the end of connections. Needs root, but for the
 //! host's part.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use conntrack_core::{Timeouts, tcp::State};
+use conntrack_core::{Timeouts, protocol, tcp::State};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use ofctl::flow::Command;
@@ -96,6 +97,24 @@ impl Switch {
         drops.into_iter().find(|(reason, _)| *reason == wanted).map_or(0, |(_, count)| count)
     }
 
+    /// Has a packet of each direction come for each UDP connection there is, some being made before: it counts there,
+    /// and nowhere else.
+    fn assert_tuples_lead_to_their_records(&self) {
+        (1..200).step_by(2).for_each(|connection| bring(self, connection, 0));
+        let counted = || -> BTreeMap<u16, [u64; 2]> {
+            let udp = |record: &Record| record.connection.protocol == protocol::UDP;
+            let records = self.records().into_iter().filter(udp);
+            records.map(|record| (record.tuples[0].ports.src - 5000, record.packets)).collect()
+        };
+        let mut expected = counted();
+        assert!(expected.len() >= 100);
+        for (&connection, packets) in &mut expected {
+            bring(self, connection, 0);
+            *packets = packets.map(|count| count + 1);
+        }
+        assert_eq!(counted(), expected);
+    }
+
     /// Fills the empty table to the last record. The maps of tuples have room for just the tuples of that many
     /// connections, and assured ones are not evicted: a record or a tuple that has leaked would show.
     fn assert_nothing_leaked(&self, connections: u16) {
@@ -165,41 +184,64 @@ fn two_cpus_in_one_direction_of_a_connection_lose_no_update() {
     race([0, 0]);
 }
 
+/// Brings packets of a connection, in an order that depends on the round: it is begun, goes on, or is closed. Those with
+/// odd numbers are of UDP.
+fn bring(switch: &Switch, connection: u16, round: u16) {
+    if connection % 2 == 1 {
+        switch.passes(1, &frames::udp(Ip::V4, 0, connection, b"there"));
+        switch.passes(2, &frames::udp(Ip::V4, 1, connection, b"back"));
+        return;
+    }
+    switch.passes(1, &syn(connection));
+    switch.passes(2, &syn_ack(connection));
+    match (round + connection / 2) % 4 {
+        0 => drop(switch.passes(1, &ack(connection))),
+        1 => drop(switch.passes(1, &frames::tcp(Ip::V4, 0, connection, FIN | ACK, 101, 501, b""))),
+        // It refuses the SYN, before the answer or after.
+        2 => drop(switch.passes(2, &frames::tcp(Ip::V4, 1, connection, RST | ACK, 0, 101, b""))),
+        _ => {}
+    }
+}
+
+/// Whether a record's tuples belong to each other.
+fn is_whole(record: &Record) -> bool {
+    let [original, reply] = &record.tuples;
+    (original.src, original.ports.src) == (reply.dst, reply.ports.dst)
+        && (original.dst, original.ports.dst) == (reply.src, reply.ports.src)
+        && original.ports.protocol == record.connection.protocol
+}
+
 #[test]
-fn connections_opened_and_flushed_at_the_same_time_leave_nothing_behind() {
-    const CONNECTIONS: u16 = 48;
+fn connections_opened_closed_and_flushed_at_the_same_time_leave_nothing_behind() {
+    const CONNECTIONS: u16 = 2048;
     let switch = switch(u32::from(CONNECTIONS));
-    let stop = AtomicBool::new(false);
+    let running = AtomicUsize::new(2);
     thread::scope(|scope| {
-        let openers = [0, 1].map(|cpu| {
-            let switch = &switch;
+        for cpu in [0, 1] {
+            let (switch, running) = (&switch, &running);
             scope.spawn(move || {
                 pin(cpu);
-                // The same connections on both CPUs, so that they also race to begin them.
-                for round in 0..60u16 {
-                    for connection in 0..CONNECTIONS + 8 {
-                        switch.passes(1, &syn(connection));
-                        switch.passes(2, &syn_ack(connection));
-                        if (round + connection) % 3 == 0 {
-                            switch.passes(1, &ack(connection));
-                        }
-                    }
+                // The same connections on both CPUs, so that they also race to begin them; and more than fit.
+                for round in 0..6 {
+                    (0..CONNECTIONS + 100).for_each(|connection| bring(switch, connection, round));
                 }
-            })
-        });
-        let (switch, stop) = (&switch, &stop);
-        scope.spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                switch.datapath.connections.flush(|record| record.tuples[0].ports.src % 2 == 0);
-                switch.datapath.connections.flush(|_| true);
-            }
-        });
-        for opener in openers {
-            opener.join().unwrap();
+                running.fetch_sub(1, Ordering::Relaxed);
+            });
         }
-        stop.store(true, Ordering::Relaxed);
+        let mut dumped = 0;
+        while running.load(Ordering::Relaxed) > 0 {
+            switch.datapath.connections.flush(|record| record.tuples[0].ports.src % 3 == 0);
+            let records = switch.records();
+            assert!(records.iter().all(is_whole));
+            dumped += records.len();
+            switch.datapath.connections.flush(|_| true);
+        }
+        assert!(dumped > 0);
     });
+    switch.assert_tuples_lead_to_their_records();
+    assert_eq!(switch.datapath.zones.connections(), switch.records().len() as u64);
     switch.datapath.connections.flush(|_| true);
+    assert_eq!(switch.datapath.zones.connections(), 0);
     switch.assert_nothing_leaked(CONNECTIONS);
 }
 

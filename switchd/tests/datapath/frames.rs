@@ -199,6 +199,21 @@ pub fn ipv6(from: usize, next: u8, payload: &[u8]) -> Vec<u8> {
     ethernet(from, 0x86dd, &packet)
 }
 
+/// An IPv6 packet with extension headers before what it carries: each with its own number, and without the number of
+/// the next one, which comes first in it.
+pub fn with_extensions(frame: &[u8], extensions: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let (mut field, mut at) = (20, 54);
+    for (number, body) in extensions {
+        let next = std::mem::replace(&mut frame[field], *number);
+        frame.splice(at..at, [&[next], *body].concat());
+        (field, at) = (at, at + 1 + body.len());
+    }
+    let payload = (frame.len() - 54) as u16;
+    frame[18..20].copy_from_slice(&payload.to_be_bytes());
+    frame
+}
+
 /// The IP version of a packet to be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ip {

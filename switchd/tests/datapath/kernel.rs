@@ -371,6 +371,94 @@ fn answers_to_translated_frames_find_their_way_back() {
     }
 }
 
+/// Extension headers by their numbers, each with what follows the number of the next one.
+mod extensions {
+    pub type Extension = (u8, &'static [u8]);
+
+    /// Eight bytes that say nothing.
+    pub const HOP_BY_HOP: Extension = (0, &[0, 1, 4, 0, 0, 0, 0]);
+    /// Sixteen.
+    pub const DESTINATION: Extension = (60, &[1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    /// With no segments left.
+    pub const ROUTING: Extension = (43, &[0, 4, 0, 0, 0, 0, 0]);
+    /// Its length counts in words of four bytes.
+    pub const AUTHENTICATION: Extension = (51, &[1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]);
+    pub const ATOMIC_FRAGMENT: Extension = (44, &[0, 0, 0, 0, 0, 0, 9]);
+    pub const NO_NEXT_HEADER: Extension = (59, &[0, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn errors_about_packets_with_extension_headers_find_their_connections() {
+    use extensions::{ATOMIC_FRAGMENT, AUTHENTICATION, DESTINATION, HOP_BY_HOP, ROUTING};
+    let rows: [&[_]; 7] = [
+        &[HOP_BY_HOP],
+        &[DESTINATION],
+        &[ROUTING],
+        &[AUTHENTICATION],
+        &[ATOMIC_FRAGMENT],
+        &[HOP_BY_HOP, DESTINATION, ROUTING, ATOMIC_FRAGMENT, DESTINATION],
+        &[HOP_BY_HOP; 8],
+    ];
+    let payload = [7; 40];
+    let sent = [
+        frames::tcp(Ip::V6, 0, 4, flags::SYN, 1, 0, &payload),
+        frames::udp(Ip::V6, 0, 4, &payload),
+        frames::echo(Ip::V6, 0, 77),
+    ];
+    // Each with the length of its extension headers.
+    let first_fragments =
+        sent[..2].iter().enumerate().map(|(id, frame)| (frames::fragment(frame, id as u16, 0, 32), 8));
+    let mut cases: Vec<_> = first_fragments.collect();
+    for row in rows {
+        let len = row.iter().map(|(_, body)| body.len() + 1).sum::<usize>();
+        cases.extend(sent.iter().map(|frame| (frames::with_extensions(frame, row), len)));
+    }
+    for by_tcx in [false, true] {
+        let run = if by_tcx { Switch::run_tcx } else { Switch::run };
+        let twins = Twins::new(GATEWAY);
+        for (frame, len) in &cases {
+            let (_, outputs) = twins.compare(1, frame, run);
+            let [(2, out)] = outputs.as_slice() else { panic!("{frame:02x?} is not passed on") };
+            let shortest = 40 + len + 8;
+            for quoted in [shortest, 1500] {
+                let error = frames::time_exceeded(out, Reporter::Router, quoted);
+                let (ran, outputs) = twins.compare(2, &error, run);
+                let [(1, back)] = outputs.as_slice() else { panic!("{error:02x?} is not passed on") };
+                assert_eq!(&ran.frame, back, "what became of {error:02x?}");
+                let expected = frames::time_exceeded(frame, Reporter::Destination, quoted);
+                assert_eq!(zeros(back), zeros(&expected), "the error {error:02x?}");
+            }
+            let cut = frames::time_exceeded(out, Reporter::Router, shortest - 1);
+            assert_eq!(twins.compare(2, &cut, run).1, [], "{cut:02x?} quotes too little");
+        }
+    }
+}
+
+#[test]
+fn errors_about_packets_without_a_transport_header_find_no_connection() {
+    use extensions::{DESTINATION, HOP_BY_HOP, NO_NEXT_HEADER};
+    let twins = Twins::new(GATEWAY);
+    let frame = frames::udp(Ip::V6, 0, 4, &[7; 40]);
+    let (_, outputs) = twins.compare(1, &frame, Switch::run);
+    let [(2, out)] = outputs.as_slice() else { panic!("{frame:02x?} is not passed on") };
+    let known = frames::with_extensions(out, &[DESTINATION]);
+    // Behind the end of a header that claims to be longer than the packet there is none either.
+    let mut overlong = known.clone();
+    overlong[55] = 255;
+    for quoted in [
+        frames::fragment(out, 7, 8, 16),
+        frames::fragment(&known, 8, 16, 16),
+        frames::with_extensions(out, &[HOP_BY_HOP, NO_NEXT_HEADER]),
+        frames::with_extensions(out, &[HOP_BY_HOP; 9]),
+        overlong,
+    ] {
+        let error = frames::time_exceeded(&quoted, Reporter::Router, 1500);
+        assert_eq!(twins.compare(2, &error, Switch::run).1, [], "{error:02x?}");
+    }
+    let error = frames::time_exceeded(&known, Reporter::Router, 1500);
+    assert_eq!(twins.compare(2, &error, Switch::run).1.len(), 1, "the connection is there");
+}
+
 /// A frame of a local sender that leaves the checksum to the hardware holds the pseudo header's sum.
 #[test]
 fn a_frame_without_its_checksum_is_left_to_tcx_untouched_and_uncounted() {

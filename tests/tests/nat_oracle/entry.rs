@@ -1,14 +1,14 @@
 //! Connections, as `conntrack -L` and `dump-conntrack -m -s` print them.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 
 /// Addresses of a direction, and the client's port (of ICMP the identifier) in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
-    pub src: Ipv4Addr,
-    pub dst: Ipv4Addr,
+    pub src: IpAddr,
+    pub dst: IpAddr,
     pub client_port: u16,
     pub server_port: u16,
 }

@@ -1,20 +1,23 @@
-//! The whole switch beside a Linux router: the same packets through `ct(...,nat(...))` and through nftables.
+//! The whole switch beside a Linux router: the same packets through `ct(...,nat(...))` and through nftables, over IPv4
+//! and over IPv6.
 //!
-//! Random packets of two hosts go through both. After each, both must have let it through or not, and as the same
-//! bytes from the IP addresses on (but for TTL and header checksum, which a router changes). After each story both
-//! must have the same connections: tuples, TCP state, what is known of replies, timers. Where they may differ is in
-//! [`same_port`] and [`TIMER_TOLERANCE`], and nowhere else.
+//! Random packets of two hosts, and errors about them, go through both. After each, both must have let it through or
+//! not, and as the same bytes from the IP addresses on (but for TTL and header checksum, which a router changes). After
+//! each story both must have the same connections: tuples, TCP state, what is known of replies, timers. Where they may
+//! differ is in [`same_port`] and [`TIMER_TOLERANCE`], and nowhere else.
 //!
 //! The stories are the same in every run. `NAT_ORACLE_SEED` draws others, `NAT_ORACLE_CASES` another number of them.
 
 mod entry;
+mod network;
 mod packet;
 mod world;
 
-use std::{cell::RefCell, env, net::Ipv4Addr};
+use std::{cell::Cell, env, net::IpAddr};
 
 use anyhow::{Context, Result, bail, ensure};
 use entry::Entry;
+use network::{Network, with_ports};
 use packet::{Kind, Packet};
 use proptest::{
     prelude::*,
@@ -23,17 +26,11 @@ use proptest::{
 use world::{Router, Side, Switch, World};
 
 const SEED: u64 = 1;
-const CASES: u64 = 40;
+const CASES: u64 = 24;
 
 /// Seconds that two timers may be apart: the two worlds see a packet, and are asked, one after the other.
 const TIMER_TOLERANCE: u64 = 3;
 
-const CLIENTS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 1, 1, 1), Ipv4Addr::new(10, 1, 1, 3)];
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 1);
-/// The clients' address outside.
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 240);
-/// The address that clients call instead of the server's.
-const CALLED: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 64);
 const RANGE: std::ops::RangeInclusive<u16> = 40_000..=40_015;
 
 /// What is translated.
@@ -46,37 +43,45 @@ enum Translation {
 
 impl Translation {
     /// What stands in `nat(...)`.
-    fn of_switch(self) -> String {
+    fn of_switch(self, network: &Network) -> String {
         match self {
-            Self::Source => format!("src={OUTSIDE}"),
-            Self::SourcePorts => format!("src={OUTSIDE}:{}-{}", RANGE.start(), RANGE.end()),
-            Self::Destination => format!("dst={SERVER}"),
+            Self::Source => format!("src={}", network.outside),
+            Self::SourcePorts => format!("src={}", with_ports(network.outside, range())),
+            Self::Destination => format!("dst={}", network.server()),
         }
     }
 
     /// The chain of a router.
-    fn of_router(self) -> String {
+    fn of_router(self, network: &Network) -> String {
+        let words = network.words();
         let source = "type nat hook postrouting priority srcnat\noifname \"right\"";
         match self {
-            Self::Source => format!("{source} snat to {OUTSIDE}"),
+            Self::Source => format!("{source} snat to {}", network.outside),
             // ICMP has no ports, and nftables takes a range of them only for protocols that do.
             Self::SourcePorts => format!(
-                "{source} meta l4proto {{ tcp, udp, icmp }} snat to {OUTSIDE}:{}-{}",
-                RANGE.start(),
-                RANGE.end()
+                "{source} meta l4proto {{ tcp, udp, {} }} snat to {}",
+                words.icmp,
+                with_ports(network.outside, range())
             ),
             Self::Destination => format!(
-                "type nat hook prerouting priority dstnat\niifname \"left\" ip daddr {CALLED} dnat to {SERVER}"
+                "type nat hook prerouting priority dstnat\niifname \"left\" {} daddr {} dnat to {}",
+                words.nft,
+                network.called,
+                network.server()
             ),
         }
     }
 
-    fn called(self) -> Ipv4Addr {
+    fn called(self, network: &Network) -> IpAddr {
         match self {
-            Self::Source | Self::SourcePorts => SERVER,
-            Self::Destination => CALLED,
+            Self::Source | Self::SourcePorts => network.server(),
+            Self::Destination => network.called,
         }
     }
+}
+
+fn range() -> String {
+    format!("{}-{}", RANGE.start(), RANGE.end())
 }
 
 /// Something that a host does.
@@ -86,6 +91,8 @@ enum Act {
     Call { client: usize, port: u16, kind: Kind },
     /// The server answers one of the packets that have reached it, by its number from the last one on.
     Answer { which: usize, flags: u8 },
+    /// The server, or a router behind it, reports one of these packets as an error.
+    Report { which: usize, by_router: bool },
     /// The server sends to the clients' outer address without having been asked.
     Intrude { port: u16, kind: Kind },
 }
@@ -99,11 +106,13 @@ fn kind() -> impl Strategy<Value = Kind> {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let port = prop::sample::select(&[1024u16, 1025, 600][..]);
+    // Not in a row: the port that the switch moves one client to must not be what another client asks for next.
+    let port = prop::sample::select(&[1024u16, 1030, 600][..]);
     prop_oneof![
         4 => (0usize..2, port.clone(), kind()).prop_map(|(client, port, kind)| Act::Call { client, port, kind }),
         4 => (0usize..6, prop::sample::select(&[18u8, 16, 17, 4][..]))
             .prop_map(|(which, flags)| Act::Answer { which, flags }),
+        1 => (0usize..6, any::<bool>()).prop_map(|(which, by_router)| Act::Report { which, by_router }),
         1 => (port, kind()).prop_map(|(port, kind)| Act::Intrude { port, kind }),
     ]
 }
@@ -134,19 +143,25 @@ struct Pair {
     switch: Packet,
 }
 
+/// Plays a story in both worlds. Returns how many errors reached a client.
 fn play(
     router: &World<Router>,
     switch: &World<Switch>,
-    translation: Translation,
+    (network, translation): (&Network, Translation),
     story: &[Act],
-) -> Result<()> {
+) -> Result<usize> {
     router.forget()?;
     switch.forget()?;
     let mut arrived: Vec<Pair> = Vec::new();
+    let mut reports = 0;
     for act in story {
         match act {
             Act::Call { client, port, kind } => {
-                let packet = Packet::new(*kind, (CLIENTS[*client], *port), (translation.called(), 80));
+                let packet = Packet::new(
+                    *kind,
+                    (network.clients()[*client], *port),
+                    (translation.called(network), 80),
+                );
                 let out = [router.cross(Side::Left, &packet)?, switch.cross(Side::Left, &packet)?];
                 match out {
                     [None, None] => {}
@@ -179,14 +194,25 @@ fn play(
                 ];
                 ensure!(out[0] == out[1], "{act:?}: the router makes {:?}, the switch {:?}", out[0], out[1]);
             }
+            Act::Report { which, by_router } => {
+                let Some(pair) = arrived.iter().rev().nth(*which) else { continue };
+                let reporter = by_router.then(|| network.reporter());
+                let out = [
+                    router.cross(Side::Right, &pair.router.report(reporter))?,
+                    switch.cross(Side::Right, &pair.switch.report(reporter))?,
+                ];
+                reports += usize::from(out[0].is_some());
+                ensure!(out[0] == out[1], "{act:?}: the router makes {:?}, the switch {:?}", out[0], out[1]);
+            }
             Act::Intrude { port, kind } => {
-                let packet = Packet::new(*kind, (SERVER, 81), (OUTSIDE, *port));
+                let packet = Packet::new(*kind, (network.server(), 81), (network.outside, *port));
                 let out = [router.cross(Side::Right, &packet)?, switch.cross(Side::Right, &packet)?];
                 ensure!(out == [None, None], "{act:?}: {out:?}");
             }
         }
     }
-    compare_tables(translation, &router.connections()?, switch.connections()?)
+    compare_tables(translation, &router.connections()?, switch.connections()?)?;
+    Ok(reports)
 }
 
 fn compare_tables(translation: Translation, router: &[Entry], mut switch: Vec<Entry>) -> Result<()> {
@@ -197,7 +223,7 @@ fn compare_tables(translation: Translation, router: &[Entry], mut switch: Vec<En
                 && ours.reply.without_client_port() == theirs.reply.without_client_port()
                 && same_port(
                     translation,
-                    theirs.protocol == "icmp",
+                    theirs.protocol.starts_with("icmp"),
                     theirs.original.client_port,
                     theirs.reply.client_port,
                     ours.reply.client_port,
@@ -223,7 +249,7 @@ fn number_from_environment(name: &str, default: u64) -> Result<u64> {
     number.with_context(|| format!("{name} is no number: {value:?}"))
 }
 
-fn stories(translation: Translation) -> Result<()> {
+fn stories(network: &Network, translation: Translation) -> Result<()> {
     let seed = number_from_environment("NAT_ORACLE_SEED", SEED)?;
     let cases = number_from_environment("NAT_ORACLE_CASES", CASES)?;
     let config = ProptestConfig {
@@ -237,13 +263,15 @@ fn stories(translation: Translation) -> Result<()> {
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
 
     // The labs lie within each other, and are left in the other order.
-    let router = World::router(&translation.of_router())?;
-    let switch = World::switch(&translation.of_switch())?;
-    let met = RefCell::new(0);
+    let router = World::router(*network, &translation.of_router(network))?;
+    let switch = World::switch(*network, &translation.of_switch(network))?;
+    let (met, reported) = (Cell::new(0), Cell::new(0));
     let outcome = runner.run(&prop::collection::vec(act(), 1..16), |story| {
-        let played = play(&router, &switch, translation, &story);
-        *met.borrow_mut() += usize::from(router.has_translated());
-        played.map_err(|error| TestCaseError::fail(format!("{error:#}")))
+        let played = play(&router, &switch, (network, translation), &story);
+        met.set(met.get() + usize::from(router.has_translated()));
+        let reports = played.map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        reported.set(reported.get() + reports);
+        Ok(())
     });
     drop(switch);
     match outcome {
@@ -251,21 +279,37 @@ fn stories(translation: Translation) -> Result<()> {
         Err(TestError::Fail(why, story)) => bail!("NAT_ORACLE_SEED={seed}\n{why}\n{story:#?}"),
         Err(TestError::Abort(reason)) => bail!("{reason}"),
     }
-    assert!(met.into_inner() > 0, "no packet was ever translated");
+    assert!(met.get() > 0, "no packet was ever translated");
+    assert!(reported.get() > 0, "no error ever reached a client");
     Ok(())
 }
 
 #[test]
 fn source() -> Result<()> {
-    stories(Translation::Source)
+    stories(&Network::v4(), Translation::Source)
 }
 
 #[test]
 fn source_with_a_range_of_ports() -> Result<()> {
-    stories(Translation::SourcePorts)
+    stories(&Network::v4(), Translation::SourcePorts)
 }
 
 #[test]
 fn destination() -> Result<()> {
-    stories(Translation::Destination)
+    stories(&Network::v4(), Translation::Destination)
+}
+
+#[test]
+fn source_of_ipv6() -> Result<()> {
+    stories(&Network::v6(), Translation::Source)
+}
+
+#[test]
+fn source_with_a_range_of_ports_of_ipv6() -> Result<()> {
+    stories(&Network::v6(), Translation::SourcePorts)
+}
+
+#[test]
+fn destination_of_ipv6() -> Result<()> {
+    stories(&Network::v6(), Translation::Destination)
 }

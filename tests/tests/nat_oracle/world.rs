@@ -17,7 +17,8 @@ use tests::{
 
 use crate::{
     entry::{self, Entry},
-    packet::Packet,
+    network::Network,
+    packet::Sent,
 };
 
 /// How long to wait for a packet before it counts as dropped.
@@ -52,13 +53,13 @@ pub struct World<B> {
 
 impl<B: Between> World<B> {
     /// Sends a host's packet, and tells what arrives at the other one.
-    pub fn cross(&self, from: Side, packet: &Packet) -> Result<Option<Packet>> {
+    pub fn cross<P: Sent>(&self, from: Side, packet: &P) -> Result<Option<P>> {
         let [src, dst] = [HOST_MACS[from as usize], ROUTER_MACS[from as usize]];
         self.cables[from as usize].send(&packet.frame(Ethernet { src, dst, vlan: None })?)?;
         let deadline = Instant::now() + PATIENCE;
         let cable = &self.cables[1 - from as usize];
         while let Some(frame) = cable.recv(deadline.saturating_duration_since(Instant::now()))? {
-            if let Some(arrived) = Packet::parse(&frame, packet) {
+            if let Some(arrived) = packet.parse(&frame) {
                 self.translated.set(self.translated.get() || arrived != *packet);
                 return Ok(Some(arrived));
             }
@@ -84,6 +85,7 @@ impl<B: Between> World<B> {
 pub struct Router {
     /// The namespace that forwards: the lab's own is left for that of the switch.
     router: Netns,
+    network: Network,
     _hosts: [Netns; 2],
 }
 
@@ -94,26 +96,26 @@ pub struct Switch {
 
 impl World<Router> {
     /// A router with a chain that translates. What it has not translated the right host cannot begin.
-    pub fn router(chain: &str) -> Result<Self> {
+    pub fn router(network: Network, chain: &str) -> Result<Self> {
         let lab = Lab::new()?;
         let router = lab.netns("router")?;
+        let table = network.words().nft;
         let rules = format!(
-            "table ip nat {{\nchain translate {{\n{chain}\n}}\n}}\n\
-             table ip guard {{\nchain forward {{\ntype filter hook forward priority filter\n\
+            "table {table} nat {{\nchain translate {{\n{chain}\n}}\n}}\n\
+             table {table} guard {{\nchain forward {{\ntype filter hook forward priority filter\n\
              ct state invalid drop\niifname \"right\" ct state new drop\n}}\n}}\n"
         );
         process::run(router.command("nft").args(["-f", "-"]), rules.as_bytes())?.ok()?;
-        for setting in
-            ["net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"]
-        {
+        for setting in [
+            "net.ipv4.ip_forward=1",
+            "net.ipv4.conf.all.rp_filter=0",
+            "net.ipv4.conf.default.rp_filter=0",
+            "net.ipv6.conf.all.forwarding=1",
+        ] {
             router.exec("sysctl", &["-qw", setting])?.ok()?;
         }
         let mut hosts = Vec::new();
-        let sides = [
-            ("left", "10.1.1.254/24", ["10.1.1.1", "10.1.1.3"]),
-            ("right", "10.1.2.254/24", ["10.1.2.1", "10.1.2.9"]),
-        ];
-        for (side, (name, address, neighbours)) in sides.into_iter().enumerate() {
+        for (side, name) in ["left", "right"].into_iter().enumerate() {
             let host = lab.netns(name)?;
             lab.exec(
                 "ip",
@@ -126,13 +128,16 @@ impl World<Router> {
             let text = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
             router.exec("ip", &["link", "set", name, "address", &text(ROUTER_MACS[side]), "up"])?.ok()?;
             host.exec("ip", &["link", "set", "eth0", "up"])?.ok()?;
-            router.exec("ip", &["addr", "add", address, "dev", name])?.ok()?;
-            for neighbour in neighbours {
-                let mac = text(HOST_MACS[side]);
+            let address = format!("{}/{}", network.routers[side], network.words().prefix_len);
+            // Nobody else has it: there is no need to ask around first.
+            let flags: &[&str] = if network.routers[side].is_ipv6() { &["nodad"] } else { &[] };
+            router.exec("ip", &[&["addr", "add", &address, "dev", name], flags].concat())?.ok()?;
+            for neighbour in network.hosts[side] {
+                let (neighbour, mac) = (neighbour.to_string(), text(HOST_MACS[side]));
                 router
                     .exec(
                         "ip",
-                        &["neigh", "add", neighbour, "lladdr", &mac, "dev", name, "nud", "permanent"],
+                        &["neigh", "add", &neighbour, "lladdr", &mac, "dev", name, "nud", "permanent"],
                     )?
                     .ok()?;
             }
@@ -140,7 +145,12 @@ impl World<Router> {
         }
         let hosts: [Netns; 2] = hosts.try_into().map_err(|_| anyhow::anyhow!("two hosts"))?;
         let cables = [hosts[0].open_wire("eth0")?, hosts[1].open_wire("eth0")?];
-        Ok(Self { cables, translated: Cell::new(false), between: Router { router, _hosts: hosts }, lab })
+        Ok(Self {
+            cables,
+            translated: Cell::new(false),
+            between: Router { router, network, _hosts: hosts },
+            lab,
+        })
     }
 }
 
@@ -150,28 +160,28 @@ impl Between for Router {
     }
 
     fn connections(&self, _: &Lab) -> Result<Vec<Entry>> {
-        let text = self.router.exec("conntrack", &["-L"])?.ok()?;
+        let text = self.router.exec("conntrack", &["-L", "-f", self.network.words().conntrack])?.ok()?;
         // What the hosts' kernels answer to frames that are none of theirs is not part of the story.
-        text.lines()
-            .filter(|line| !line.contains("10.1.2.254") && !line.contains("10.1.1.254"))
-            .map(entry::of_kernel)
-            .collect()
+        let own = self.network.routers.map(|address| format!("={address} "));
+        text.lines().filter(|line| !own.iter().any(|own| line.contains(own))).map(entry::of_kernel).collect()
     }
 }
 
 impl World<Switch> {
     /// A switch that translates what the left host begins; the right one can only answer.
-    pub fn switch(nat: &str) -> Result<Self> {
+    pub fn switch(network: Network, nat: &str) -> Result<Self> {
         let lab = Lab::new()?;
         let switch = lab.switchd(&[])?;
         let cables = topology::bridge(&lab, "br0", Datapath::Xdp, &["p1", "p2"])?;
+        let ip = network.words().flow;
         let flows = [
-            &format!("table=0,ip,in_port=1,actions=ct(commit,nat({nat}),table=1)"),
-            "table=0,ip,in_port=2,actions=ct(nat,table=1)",
-            "table=1,ip,in_port=1,ct_state=+trk-inv,actions=output:2",
-            "table=1,ip,in_port=2,ct_state=+trk+est,actions=output:1",
+            format!("table=0,{ip},in_port=1,actions=ct(commit,nat({nat}),table=1)"),
+            format!("table=0,{ip},in_port=2,actions=ct(nat,table=1)"),
+            format!("table=1,{ip},in_port=1,ct_state=+trk-inv,actions=output:2"),
+            format!("table=1,{ip},in_port=2,ct_state=+trk+est,actions=output:1"),
+            format!("table=1,{ip},in_port=2,ct_state=+trk+rel,actions=output:1"),
         ];
-        topology::replace_flows(&lab, "br0", &flows)?;
+        topology::replace_flows(&lab, "br0", &flows.each_ref().map(String::as_str))?;
         let cables: [Wire; 2] = cables.try_into().ok().context("two ports")?;
         Ok(Self { cables, translated: Cell::new(false), between: Switch { _switch: switch }, lab })
     }

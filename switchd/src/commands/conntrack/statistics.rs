@@ -69,13 +69,16 @@ pub(super) fn register(registry: &mut Registry, switch: &Arc<Switch>) {
         let words = words(args)?;
         match without_datapath(&words) {
             [] => {}
-            // It would leave out buckets that hold less, but none can be shown.
+            // It would leave out buckets that hold less.
             [gt] if gt.strip_prefix("gt=").is_some_and(|number| number.parse::<u16>().is_ok()) => {}
             _ => return Err(invalid("datapath not found")),
         }
         let zones = hashed.zones();
         writeln!(reply, "Total Buckets: {}", hashed.connections().buckets())?;
-        Ok(writeln!(reply, "Current Connections: {}\n", zones.connections())?)
+        writeln!(reply, "Current Connections: {}\n", zones.connections())?;
+        // The kernel keeps the seed of its hash to itself, and nobody should be able to fill one bucket. Without
+        // these words an answer without rows would say that no bucket holds as many.
+        Ok(writeln!(reply, "Connections per bucket: not known, the kernel does not tell")?)
     });
 
     let zoned = Arc::clone(switch);
