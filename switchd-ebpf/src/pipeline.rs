@@ -175,7 +175,7 @@ pub struct ConnectionWrite {
 pub struct Machine {
     /// The key as the packet's current branch sees it.
     pub key: Key,
-    /// The headers as they are in the packet.
+    /// The headers as they are in the packet, once they have changed in the key: see [`Machine::wire`].
     pub wire: Headers,
     /// Where they are.
     pub layout: Layout,
@@ -212,6 +212,8 @@ pub struct Machine {
     pub n_forks: u32,
     /// An output refers to the present headers: they must be kept before they change.
     pub headers_used: u32,
+    /// Not 0: the headers may have changed since they were parsed.
+    pub headers_changed: u32,
     /// The run is over.
     pub done: u32,
     /// Why a packet without output is dropped, plus one.
@@ -265,7 +267,6 @@ impl Machine {
     /// Makes ready for a packet that was parsed into `key` and `layout`, at the start of table 0.
     #[inline(always)]
     pub fn start(&mut self, bridge: u32, len: u32, now: u64, version: u64) {
-        copy_headers(&mut self.wire, self.key.headers());
         self.now = now;
         self.version = version;
         self.len = len;
@@ -281,6 +282,7 @@ impl Machine {
         self.next_fork = 0;
         self.n_forks = 0;
         self.headers_used = 0;
+        self.headers_changed = 0;
         self.done = 0;
         self.reason = 0;
         self.write = ConnectionWrite::default();
@@ -289,9 +291,21 @@ impl Machine {
         self.effects.n_copies = 0;
     }
 
-    /// To be called before header words change: keeps the present ones for the outputs that refer to them.
+    /// The headers as they are in the packet. Most packets leave with them, and need no copy.
+    #[inline(always)]
+    #[must_use]
+    pub fn wire(&self) -> &Headers {
+        if self.headers_changed == 0 { self.key.headers() } else { &self.wire }
+    }
+
+    /// To be called before header words change: keeps the present ones for the outputs that refer to them, and the
+    /// first ones of all.
     #[inline(always)]
     pub fn before_headers_change(&mut self) {
+        if self.headers_changed == 0 {
+            self.headers_changed = 1;
+            copy_headers(&mut self.wire, self.key.headers());
+        }
         if self.headers_used == 0 {
             return;
         }

@@ -42,6 +42,7 @@ pub fn process(skb: *mut __sk_buff) -> i32 {
     if let Some(number) = note(skb) {
         machine.bridge = u32::from(entry.bridge);
         machine.start(u32::from(entry.bridge), len, 0, 0);
+        machine.before_headers_change();
         let Some(slot) = DEFERRED.get_ptr(number as u32 & (DEFERRED_SLOTS - 1)) else { return TC_ACT_SHOT };
         // SAFETY: see where XDP writes it.
         let slot = unsafe { &*slot };

@@ -80,7 +80,7 @@ fn finish(run: Run<'_, XdpPacket, Maps>) -> Verdict {
     let headers =
         if machine.effects.n_copies == 0 { machine.key.headers() } else { &machine.effects.copies[0] };
     let mut len = machine.len;
-    if !same(&machine.wire, headers) {
+    if machine.headers_changed != 0 && !same(&machine.wire, headers) {
         copy_headers(&mut machine.target, headers);
         if xdp_rewrite(run.packet.ctx.ctx) == 0 {
             maps.dropped(DropReason::Rewrite);

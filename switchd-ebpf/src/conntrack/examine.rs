@@ -52,7 +52,7 @@ fn read<P: Packet, D>(run: &mut Run<'_, P, D>) -> bool {
 }
 
 /// Stage [`stage::TUPLES`]: what the packet's connection is found by.
-#[inline(always)]
+#[inline(never)]
 pub fn identify<P: Packet, D: Connections>(run: &mut Run<'_, P, D>) {
     let leads = run.machine.track.fragment.leads != 0;
     match tuples(run.machine) {
@@ -192,9 +192,10 @@ fn echo_ports(id: u16, inverse: u8, ports: &mut Ports, answer: &mut Ports) {
 /// and `sum_len` in the workspace say what is to be summed.
 #[inline(always)]
 fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> Option<bool> {
-    let Machine { wire, layout, track, .. } = machine;
-    let protocol = (wire[0] >> 32) as u8;
-    let ipv4 = (wire[0] >> 16) as u16 == eth_type::IPV4;
+    let pseudo = pseudo_header(machine.wire());
+    let Machine { key, layout, track, .. } = machine;
+    let protocol = (key.words[0] >> 32) as u8;
+    let ipv4 = (key.words[0] >> 16) as u16 == eth_type::IPV4;
     let (at, mut len) = (u32::from(layout.l4), u32::from(layout.l4_len));
     match protocol {
         _ if layout.partial != 0 => return Some(true),
@@ -214,7 +215,7 @@ fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> Option<bool> 
         ip_proto::ICMPV6 if !ipv4 => {}
         _ => return Some(true),
     }
-    let pseudo = if protocol == ip_proto::ICMP { 0 } else { pseudo_header(wire, len) };
+    let pseudo = if protocol == ip_proto::ICMP { 0 } else { pseudo + u64::from(len) };
     // A short packet is in the workspace as a whole, and is summed there without asking the kernel piece by piece.
     let is_read = len <= HEADER_ROOM && len == u32::from(layout.l4_len);
     let sum = if is_read { Some(track.header.sum()) } else { packet.sum(at, len) };
@@ -223,16 +224,16 @@ fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> Option<bool> 
     Some(checksum::fold(pseudo + u64::from(sum?)) == 0xffff)
 }
 
-/// The sum of the pseudo header (RFC 9293, 3.1) of a packet with these headers, for so many bytes.
+/// The sum of the pseudo header (RFC 9293, 3.1) of a packet with these headers, but for its length.
 #[inline(always)]
-pub(super) fn pseudo_header(wire: &Headers, len: u32) -> u64 {
+pub(super) fn pseudo_header(wire: &Headers) -> u64 {
     let halves = |word: u64| (word >> 32) + (word & 0xffff_ffff);
     let addresses = if (wire[0] >> 16) as u16 == eth_type::IPV4 {
         halves(wire[3])
     } else {
         halves(wire[5]) + halves(wire[6]) + halves(wire[7]) + halves(wire[8])
     };
-    addresses + (wire[0] >> 32 & 0xff) + u64::from(len)
+    addresses + (wire[0] >> 32 & 0xff)
 }
 
 /// Reads the TCP header from the workspace. False: its data offset is impossible.

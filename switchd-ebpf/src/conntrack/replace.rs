@@ -223,7 +223,7 @@ fn set_lengths<P: Packet, D>(run: &mut Run<'_, P, D>) -> bool {
     machine.len = machine.len.wrapping_add_signed(by);
     machine.layout.l4_len = machine.layout.l4_len.wrapping_add_signed(by as i16);
     let l3 = u32::from(machine.layout.l3);
-    let ipv4 = (machine.wire[0] >> 16) as u16 == eth_type::IPV4;
+    let ipv4 = (machine.key.words[0] >> 16) as u16 == eth_type::IPV4;
     let field = l3 + if ipv4 { 2 } else { 4 };
     let Some(old) = run.packet.load::<2>(field) else { return false };
     let old = u16::from_be_bytes(old);
@@ -243,7 +243,7 @@ fn set_checksum<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) -> 
         let before = u64::from(len.wrapping_add_signed(-machine.track.reading.by));
         return run.packet.correct_checksum(at, delta(before, len.into()), Changed::PseudoHeader);
     }
-    machine.track.pseudo = pseudo_header(&machine.wire, len);
+    machine.track.pseudo = pseudo_header(machine.wire()) + u64::from(len);
     machine.track.sum_len = len;
     run.packet.store(at, [0, 0]) && {
         let sum = sum_packet(run);
