@@ -134,7 +134,7 @@ fn beside_ovs(filter: &str, goals: &mut Vec<String>) -> Result<()> {
     let switch = lab.switchd(&contest::OPTIONS)?;
     let contest = Contest::new(&lab)?;
     eprintln!("measuring beside Open vSwitch's userspace datapath, for some minutes");
-    println!("| kpps at the far end | {} | to the better OVS |", contest::NAMES.join(" | "));
+    println!("| kpps of a whole processor | {} | to the better OVS |", contest::NAMES.join(" | "));
     println!("|---|--:|--:|--:|--:|");
     for row in rows {
         let Outcome { rates, ratio } = contest.measure(row)?;

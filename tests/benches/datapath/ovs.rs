@@ -20,6 +20,8 @@ use tests::{
     process::{self, Background},
 };
 
+use crate::cpu;
+
 /// How long a daemon may take to start.
 const START: Duration = Duration::from_secs(20);
 /// The bridge.
@@ -38,6 +40,7 @@ pub enum Io {
 /// A running Open vSwitch, stopped on drop.
 pub struct Ovs {
     home: Home,
+    io: Io,
     daemon: Background,
     _database: Background,
 }
@@ -63,12 +66,13 @@ impl Ovs {
         let socket = home.socket();
         let database = home.spawn("ovsdb-server", &[&file, &format!("--remote=p{socket}")])?;
         let daemon = home.spawn("ovs-vswitchd", &[&socket])?;
-        let ovs = Self { home, daemon, _database: database };
-        ovs.configure(io, ports)?;
+        let ovs = Self { home, io, daemon, _database: database };
+        ovs.configure(ports)?;
         Ok(ovs)
     }
 
-    fn configure(&self, io: Io, ports: &[&str]) -> Result<()> {
+    fn configure(&self, ports: &[&str]) -> Result<()> {
+        let io = self.io;
         let deadline = Instant::now() + START;
         while let Err(error) = self.vsctl("--no-wait init") {
             if Instant::now() > deadline {
@@ -101,6 +105,22 @@ impl Ovs {
     /// Runs one of its clients.
     pub fn run(&self, tool: &str, args: &[&str], input: &str) -> Result<String> {
         self.home.run(tool, args, input)
+    }
+
+    /// Processor time, in nanoseconds, of the thread that forwards. What the kernel's own threads do for it does not
+    /// count.
+    pub fn nanoseconds(&self) -> Result<u64> {
+        let wanted = match self.io {
+            Io::Packet => "ovs-vswitchd",
+            Io::Xdp => "pmd-",
+        };
+        for thread in fs::read_dir(format!("/proc/{}/task", self.daemon.pid()))? {
+            let thread = thread?.path();
+            if fs::read_to_string(thread.join("comm"))?.starts_with(wanted) {
+                return cpu::nanoseconds(&thread);
+            }
+        }
+        bail!("Open vSwitch has no thread {wanted}")
     }
 
     /// Stands still, so that its polling takes no time from others.
