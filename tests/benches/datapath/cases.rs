@@ -138,6 +138,11 @@ const CASES: &[(&str, Kind, Hits)] = &[
     ("1,000,000 connections, the same one again", Kind::Connections(MILLION), Hits::Same),
 ];
 
+/// Whether there is a case whose name contains `filter`.
+pub fn is_any(filter: &str) -> bool {
+    CASES.iter().any(|(name, ..)| name.contains(filter))
+}
+
 /// Makes the cases whose names contain `filter`.
 pub fn make(lab: &Lab, far: &Netns, filter: &str) -> Result<Vec<Case>> {
     let mut last: Option<(Kind, Bridge<'_>)> = None;

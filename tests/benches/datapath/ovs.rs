@@ -32,8 +32,8 @@ pub const BRIDGE: &str = "br0";
 pub enum Io {
     /// By packet sockets, which the daemon's main thread serves: what a port is if nothing is configured.
     Packet,
-    /// By AF_XDP, native, copying, with one queue for each port; a thread of its own polls them all without a break, on
-    /// the first processor. That is what the OVS manual recommends for veth.
+    /// By AF_XDP, in the mode that it finds best, which is native for veth; a thread of its own polls all ports without a
+    /// break, on the first processor.
     Xdp,
 }
 
