@@ -116,7 +116,8 @@ impl Ovs {
         };
         for thread in fs::read_dir(format!("/proc/{}/task", self.daemon.pid()))? {
             let thread = thread?.path();
-            if fs::read_to_string(thread.join("comm"))?.starts_with(wanted) {
+            // Others may have ended meanwhile.
+            if fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.starts_with(wanted)) {
                 return cpu::nanoseconds(&thread);
             }
         }
