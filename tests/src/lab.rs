@@ -186,6 +186,13 @@ impl Daemon {
         self.process.pid()
     }
 
+    /// Memory that it has for itself, in kibibytes: what it shares with the kernel, the tables, does not count.
+    pub fn memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(LOG)?)

@@ -9,6 +9,7 @@ pub mod foreign;
 pub mod lab;
 pub mod netns;
 pub mod packet;
+pub mod ping;
 pub mod process;
 pub mod python;
 pub mod scapy;

@@ -4,7 +4,7 @@ use std::{
     io,
     mem::{self, MaybeUninit},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
-    ptr,
+    ptr, thread,
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,10 @@ use nix::{
 const FRAME_MAX: usize = 1 << 16;
 /// Two Ethernet addresses; an 802.1Q tag comes behind them.
 const ADDRESSES: usize = 12;
+/// Frames that one system call sends.
+const BATCH: usize = 64;
+/// How long a queue may stay full.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A packet socket on one interface that sends frames and receives those that arrive.
 ///
@@ -67,6 +71,47 @@ impl Wire {
         let sent = nix::unistd::write(&self.socket, frame).context("send")?;
         if sent != frame.len() {
             bail!("only {sent} of {} bytes were sent", frame.len());
+        }
+        Ok(())
+    }
+
+    /// Sends many frames in few system calls, and waits where the queue is full.
+    pub fn send_all(&self, frames: &[Vec<u8>]) -> Result<()> {
+        for batch in frames.chunks(BATCH) {
+            let mut parts: Vec<_> = batch
+                .iter()
+                .map(|frame| libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() })
+                .collect();
+            let mut messages: Vec<_> = parts
+                .iter_mut()
+                .map(|part| {
+                    // SAFETY: an mmsghdr is plain data, for which all zeros is a value.
+                    let mut message: libc::mmsghdr = unsafe { mem::zeroed() };
+                    message.msg_hdr.msg_iov = part;
+                    message.msg_hdr.msg_iovlen = 1;
+                    message
+                })
+                .collect();
+            self.send_messages(&mut messages)?;
+        }
+        Ok(())
+    }
+
+    fn send_messages(&self, mut messages: &mut [libc::mmsghdr]) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !messages.is_empty() {
+            // SAFETY: each message points to a part, which points to a frame, all of which outlive the call; the
+            // kernel only reads the frames.
+            let sent = check(unsafe {
+                libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), messages.len() as u32, 0)
+            });
+            match sent {
+                Ok(sent) => messages = &mut messages[sent.unsigned_abs() as usize..],
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) && Instant::now() < deadline => {
+                    thread::yield_now();
+                }
+                Err(error) => return Err(error).context("send"),
+            }
         }
         Ok(())
     }

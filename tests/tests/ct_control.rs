@@ -631,14 +631,6 @@ fn zones_have_timeouts_of_their_own() -> Result<()> {
     Ok(())
 }
 
-/// Memory that the daemon has for itself
-/// Memory that the daemon has for itself, in kibibytes; what it shares with the kernel does not count.
-fn memory(daemon: &Daemon) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
-    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
-}
-
 /// Makes connections, as many as 200 addresses and 1,000 ports give, whose packets the switch drops.
 fn fill(world: &World) -> Result<usize> {
     const TOTAL: usize = 200_000;
@@ -670,7 +662,7 @@ fn fill(world: &World) -> Result<usize> {
 fn a_large_dump_costs_no_memory_and_holds_nobody_up() -> Result<()> {
     let world = World::new()?;
     let total = fill(&world)?;
-    let before = memory(&world.switch)?;
+    let before = world.switch.memory()?;
 
     // A client that does not read: the daemon waits for it, and for it alone.
     let mut command = world.lab.command(Path::new(BIN).join("appctl"));
@@ -686,7 +678,7 @@ fn a_large_dump_costs_no_memory_and_holds_nobody_up() -> Result<()> {
     let begun = Instant::now();
     assert!(world.udp(2, CLIENT, SERVER)?, "packets go on");
     assert!(begun.elapsed() < Duration::from_secs(1));
-    let during = memory(&world.switch)?;
+    let during = world.switch.memory()?;
     assert!(during < before + 8 * 1024, "{before} kB became {during} kB");
     assert!(slow.ended()?.is_none());
 

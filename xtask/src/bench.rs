@@ -1,16 +1,21 @@
 //! Measures the datapath.
 
+use std::env;
+
 use anyhow::Result;
 
 use crate::{
-    cargo,
+    cargo, ovs,
     setup::{self, Purpose},
 };
 
 /// Runs those measurements whose names contain `filter`, on the switch as users run it.
 pub fn run(filter: Option<&str>) -> Result<()> {
     setup::set_up(Purpose::Test)?;
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(ovs::programs()?.into_iter().chain(env::split_paths(&path)))?;
     cargo::build_release()?;
     let filter: Vec<_> = filter.into_iter().collect();
-    cargo::cargo(&[&["bench", "--package=tests", "--bench=datapath", "--"], &filter[..]].concat())
+    let bench = [&["bench", "--package=tests", "--bench=datapath", "--"], &filter[..]].concat();
+    cargo::run(cargo::command(&bench).env("PATH", path))
 }

@@ -24,8 +24,14 @@ pub fn target_dir() -> Result<PathBuf> {
 
 /// Runs Cargo in the workspace.
 pub fn cargo(args: &[&str]) -> Result<()> {
-    let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    run(Command::new(program).args(args).current_dir(workspace()))
+    run(&mut command(args))
+}
+
+/// A command that runs Cargo in the workspace.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(workspace());
+    command
 }
 
 /// Builds the daemon and the tools as a user wants them, and tells where they are.

@@ -7,6 +7,7 @@ mod demo;
 mod fuzz;
 mod install;
 mod lab;
+mod ovs;
 mod setup;
 
 use std::{env, process::ExitCode};
@@ -36,7 +37,7 @@ enum Task {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
-    /// Measure the datapath beside a bare XDP redirect
+    /// Measure the datapath beside a bare XDP redirect and Open vSwitch's
     Bench {
         /// Only measurements whose name contains this
         filter: Option<String>,

@@ -124,7 +124,7 @@ fn install_linker() -> Result<()> {
 }
 
 /// Whether a program is in `PATH` or where Debian keeps the administrator's, which users' paths lack.
-fn is_program(name: &str) -> bool {
+pub fn is_program(name: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).chain(["/usr/sbin".into()]).any(|dir| dir.join(name).is_file())
 }
@@ -136,7 +136,8 @@ fn is_installed(package: &str) -> bool {
     query.is_ok_and(|output| output.stdout == b"installed")
 }
 
-fn is_debian() -> bool {
+/// Whether packages are Debian's.
+pub fn is_debian() -> bool {
     Path::new("/usr/bin/apt-get").exists()
         && fs::read_to_string("/etc/os-release")
             .is_ok_and(|text| text.lines().any(|line| line == "ID=debian"))

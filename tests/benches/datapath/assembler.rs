@@ -43,6 +43,10 @@ const fn add(dst: u8, immediate: i32) -> Instruction {
 const fn add_register(dst: u8, src: u8) -> Instruction {
     encode(0x0f, dst, src, 0, 0)
 }
+/// `dst |= immediate`
+const fn or(dst: u8, immediate: i32) -> Instruction {
+    encode(0x47, dst, 0, 0, immediate)
+}
 /// `dst |= src`
 const fn or_register(dst: u8, src: u8) -> Instruction {
     encode(0x4f, dst, src, 0, 0)
@@ -86,6 +90,10 @@ const fn store32(dst: u8, offset: i16, src: u8) -> Instruction {
 /// `*(u64 *)(dst + offset) = src`
 const fn store64(dst: u8, offset: i16, src: u8) -> Instruction {
     encode(0x7b, dst, src, offset, 0)
+}
+/// `*(u32 *)(dst + offset) = immediate`
+const fn store32_immediate(dst: u8, offset: i16, immediate: i32) -> Instruction {
+    encode(0x62, dst, 0, offset, immediate)
 }
 /// `lock *(u64 *)(dst) += src`
 const fn atomic_add(dst: u8, src: u8) -> Instruction {
@@ -150,8 +158,14 @@ pub struct Variation {
 }
 
 impl Variation {
-    /// The first of the numbers, so that no port is zero.
-    const BASE: u32 = 0x1000_0400;
+    /// The first server's port, above its client's: no port is ever zero, which Open vSwitch does not track.
+    const BASE: u32 = 4096 << Self::CLIENT_BITS;
+    /// So many bits of a frame's number are the client's port.
+    const CLIENT_BITS: u32 = 15;
+    /// The bits that are.
+    const CLIENT_MASK: u32 = (1 << Self::CLIENT_BITS) - 1;
+    /// The bit that all clients' ports have.
+    const CLIENT: u32 = 1 << Self::CLIENT_BITS;
 
     /// All frames one after the other.
     pub const fn in_order(count: u32, reply: bool) -> Self {
@@ -168,7 +182,8 @@ impl Variation {
 
     /// The ports of each frame: server's and client's.
     pub fn ports(count: u32) -> impl Iterator<Item = (u16, u16)> {
-        (0..count).map(|n| Self::BASE + n).map(|n| ((n >> 16) as u16, n as u16))
+        let port = |n: u32| ((n >> Self::CLIENT_BITS) as u16, (n & Self::CLIENT_MASK | Self::CLIENT) as u16);
+        (0..count).map(|n| Self::BASE + n).map(port)
     }
 }
 
@@ -196,10 +211,10 @@ pub fn vary(position: i32, programs: i32, variation: Variation) -> Vec<Instructi
             add(8, Variation::BASE.cast_signed()),
             // r4: the client's port, r5: the server's.
             copy(4, 8),
-            and(4, 0xffff),
+            and(4, Variation::CLIENT_MASK.cast_signed()),
+            or(4, Variation::CLIENT.cast_signed()),
             copy(5, 8),
-            shift_right(5, 16),
-            and(5, 0xffff),
+            shift_right(5, Variation::CLIENT_BITS.cast_signed()),
             // r3: the complement of their sum.
             copy(3, 4),
             add_register(3, 5),
@@ -222,6 +237,30 @@ pub fn vary(position: i32, programs: i32, variation: Variation) -> Vec<Instructi
             store16(2, URGENT, 3),
             copy(1, 6),
         ],
+        &map(2, programs),
+        &[set(3, 0), call(TAIL_CALL), set(0, ABORTED.cast_signed()), EXIT],
+    ]
+    .concat()
+}
+
+/// Writes a whole frame, but for what follows its last whole word, and leaves it to the program in a program array.
+///
+/// Live frames are used again as they come back, with what the way has changed in them.
+pub fn restore(frame: &[u8], programs: i32) -> Vec<Instruction> {
+    let (words, _) = frame.as_chunks::<4>();
+    let store = |(number, &word): (usize, &[u8; 4])| {
+        store32_immediate(2, 4 * number as i16, i32::from_le_bytes(word))
+    };
+    let stores: Vec<_> = words.iter().enumerate().map(store).collect();
+    [
+        &[
+            load32(2, 1, 0),
+            load32(5, 1, 4),
+            copy(0, 2),
+            add(0, 4 * words.len() as i32),
+            if_greater(0, 5, stores.len() as i16 + 4),
+        ][..],
+        &stores,
         &map(2, programs),
         &[set(3, 0), call(TAIL_CALL), set(0, ABORTED.cast_signed()), EXIT],
     ]

@@ -183,6 +183,8 @@ const HAS_FRAGS: u32 = 1 << 5;
 const NATIVE: u32 = 1 << 2;
 /// BPF_F_TEST_XDP_LIVE_FRAMES: frames are real, and go where the program sends them.
 const LIVE_FRAMES: u32 = 1 << 1;
+/// How often a program is given to the verifier.
+const LOAD_ATTEMPTS: usize = 5;
 
 impl Program {
     /// Loads a program.
@@ -191,7 +193,7 @@ impl Program {
             Hook::Xdp => (6, HAS_FRAGS),
             Hook::Tcx => (3, 0),
         };
-        ProgLoad {
+        let mut command = ProgLoad {
             kind,
             instructions: code.len() as u32,
             code: address(code.first().context("a program without instructions")?),
@@ -199,9 +201,15 @@ impl Program {
             flags,
             attach_type: hook.attach_type(),
             ..Default::default()
+        };
+        // The verifier gives up when the thread is wanted elsewhere, and is to be asked again.
+        for _ in 1..LOAD_ATTEMPTS {
+            match command.open() {
+                Err(error) if is_kind(&error, io::ErrorKind::WouldBlock) => {}
+                other => return other.map(Self),
+            }
         }
-        .open()
-        .map(Self)
+        command.open().map(Self)
     }
 
     /// A program that somebody else has loaded.
@@ -246,12 +254,12 @@ impl Program {
             ..Default::default()
         };
         match run.issue() {
-            Err(error) if interrupted(&error) => Ok(()),
+            Err(error) if is_kind(&error, io::ErrorKind::Interrupted) => Ok(()),
             other => other.map(drop),
         }
     }
 }
 
-fn interrupted(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::Interrupted)
+fn is_kind(error: &anyhow::Error, kind: io::ErrorKind) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == kind)
 }

@@ -19,8 +19,10 @@ use crate::{
 
 /// A run's repetitions.
 pub const REPEAT: u32 = 100_000;
+/// A million connections.
+pub const MILLION: u32 = 1_000_000;
 /// Room for the connections of all cases.
-pub const MAX_CONNECTIONS: u32 = 1_300_000;
+pub const MAX_CONNECTIONS: u32 = MILLION + 300_000;
 /// What a small frame measures, without its check sequence.
 const SMALL: usize = 64;
 /// The zone of the connections that are new in each run.
@@ -91,8 +93,8 @@ impl Baselines {
     }
 }
 
-/// A kind of case.
-#[derive(Clone, Copy)]
+/// What is in a case's tables.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// One flow, from port to port.
     OneFlow,
@@ -102,36 +104,76 @@ enum Kind {
     New,
     /// So many subtables, of which the last has the flow.
     Subtables(u32),
-    /// So many flows in one subtable, all of which are hit.
+    /// So many flows in one subtable.
     Flows(u32),
-    /// The tutorial's flows, and so many connections, all of which go on.
+    /// The tutorial's flows, and so many connections.
     Connections(u32),
 }
 
-/// The cases in the order of their rows.
-const KINDS: &[(&str, Kind)] = &[
-    ("one flow", Kind::OneFlow),
-    ("established connection", Kind::Established),
-    ("new connection", Kind::New),
-    ("1 subtable", Kind::Subtables(1)),
-    ("10 subtables", Kind::Subtables(10)),
-    ("100 subtables", Kind::Subtables(100)),
-    ("10 flows", Kind::Flows(10)),
-    ("1,000 flows", Kind::Flows(1000)),
-    ("100,000 flows", Kind::Flows(100_000)),
-    ("10 connections", Kind::Connections(10)),
-    ("10,000 connections", Kind::Connections(10_000)),
-    ("1,000,000 connections", Kind::Connections(1_000_000)),
+/// Which of many flows or connections are hit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hits {
+    /// All of them, in scattered order.
+    Scattered,
+    /// The same one again and again.
+    Same,
+}
+
+/// The cases in the order of their rows. Neighbours of the same kind share a bridge and what is in it.
+const CASES: &[(&str, Kind, Hits)] = &[
+    ("one flow", Kind::OneFlow, Hits::Same),
+    ("established connection", Kind::Established, Hits::Same),
+    ("new connection", Kind::New, Hits::Scattered),
+    ("1 subtable", Kind::Subtables(1), Hits::Same),
+    ("10 subtables", Kind::Subtables(10), Hits::Same),
+    ("100 subtables", Kind::Subtables(100), Hits::Same),
+    ("10 flows", Kind::Flows(10), Hits::Scattered),
+    ("1,000 flows", Kind::Flows(1000), Hits::Scattered),
+    ("100,000 flows", Kind::Flows(100_000), Hits::Scattered),
+    ("100,000 flows, the same one again", Kind::Flows(100_000), Hits::Same),
+    ("10 connections", Kind::Connections(10), Hits::Scattered),
+    ("1,000 connections", Kind::Connections(1000), Hits::Scattered),
+    ("10,000 connections", Kind::Connections(10_000), Hits::Scattered),
+    ("1,000,000 connections", Kind::Connections(MILLION), Hits::Scattered),
+    ("1,000,000 connections, the same one again", Kind::Connections(MILLION), Hits::Same),
 ];
+
+/// Whether there is a case whose name contains `filter`.
+pub fn is_any(filter: &str) -> bool {
+    CASES.iter().any(|(name, ..)| name.contains(filter))
+}
 
 /// Makes the cases whose names contain `filter`.
 pub fn make(lab: &Lab, far: &Netns, filter: &str) -> Result<Vec<Case>> {
-    let wanted = (0..).zip(KINDS).filter(|(_, (name, _))| name.contains(filter));
-    wanted.map(|(number, (name, kind))| Bridge::new(lab, far, number)?.case(name, *kind)).collect()
+    let mut last: Option<(Kind, Bridge<'_>)> = None;
+    let mut cases = Vec::new();
+    for (number, (name, kind, hits)) in (0..).zip(CASES).filter(|(_, (name, ..))| name.contains(filter)) {
+        let bridge = match last.take() {
+            Some((shared, bridge)) if shared == *kind => bridge,
+            _ => Bridge::filled(lab, far, number, *kind)?,
+        };
+        cases.push(bridge.case(name, *kind, *hits)?);
+        last = Some((*kind, bridge));
+    }
+    Ok(cases)
 }
 
-/// A case's bridge.
-struct Bridge<'a> {
+/// A bridge with a million connections, through which pings go as connections too.
+pub fn a_million<'a>(lab: &'a Lab, far: &Netns) -> Result<Bridge<'a>> {
+    let bridge = Bridge::filled(lab, far, 0, Kind::Connections(MILLION))?;
+    let [client, server] = &bridge.ports;
+    let flows = [
+        "ct_state=-trk,icmp,actions=ct(table=0)".to_owned(),
+        format!("ct_state=+trk+new,icmp,in_port={client},actions=ct(commit),{server}"),
+        format!("ct_state=+trk+est,icmp,in_port={client},actions={server}"),
+        format!("ct_state=+trk+est,icmp,in_port={server},actions={client}"),
+    ];
+    lab.ovs_with_input("ofctl", &["add-flows", &bridge.name, "-"], &flows.join("\n"))?.ok()?;
+    Ok(bridge)
+}
+
+/// A bridge with two ports, and what is in its tables.
+pub struct Bridge<'a> {
     lab: &'a Lab,
     name: String,
     /// The client's port and the server's.
@@ -145,7 +187,7 @@ impl<'a> Bridge<'a> {
         let name = format!("bench{number}");
         let ports = ["c", "s"].map(|side| format!("b{number}{side}"));
         for port in &ports {
-            lab.veth(port, &format!("{port}-far"), Some(far))?;
+            lab.veth(port, &far_end(port), Some(far))?;
         }
         lab.ovs("vsctl", &["add-br", &name])?.ok()?;
         for port in &ports {
@@ -155,23 +197,36 @@ impl<'a> Bridge<'a> {
         Ok(Self { lab, name, ports, ifindexes, connection: Connection::number(number) })
     }
 
-    fn case(&self, name: &str, kind: Kind) -> Result<Case> {
-        self.add_flows(kind)?;
-        let switch = program_of(self.lab, &self.ports[0])?;
-        let variation = match kind {
-            Kind::OneFlow | Kind::Established | Kind::Subtables(_) => None,
-            // As many as no run sees twice.
-            Kind::New => Some(Variation::in_order(1 << 24, false)),
-            Kind::Flows(n) => Some(Variation::scattered(n)),
-            Kind::Connections(n) => Some(Variation::scattered(n)),
-        };
+    /// One that has all that a kind of case needs.
+    fn filled(lab: &'a Lab, far: &Netns, number: u8, kind: Kind) -> Result<Self> {
+        let bridge = Self::new(lab, far, number)?;
+        bridge.add_flows(kind)?;
         match kind {
-            Kind::Established => self.establish(&switch, 1)?,
-            Kind::Connections(n) => self.establish(&switch, n)?,
+            Kind::Established => bridge.establish(1)?,
+            Kind::Connections(n) => bridge.establish(n)?,
             _ => {}
         }
+        Ok(bridge)
+    }
+
+    /// The far ends of its cables.
+    pub fn ends(&self) -> [String; 2] {
+        self.ports.each_ref().map(|port| far_end(port))
+    }
+
+    fn case(&self, name: &str, kind: Kind, hits: Hits) -> Result<Case> {
+        let (variation, same) = match kind {
+            Kind::OneFlow | Kind::Established | Kind::Subtables(_) => (None, PORTS),
+            // As many as no run sees twice.
+            Kind::New => (Some(Variation::in_order(1 << 24, false)), PORTS),
+            Kind::Flows(n) | Kind::Connections(n) => {
+                let (server, client) = Variation::ports(n).nth(n as usize / 2).context("an empty table")?;
+                ((hits == Hits::Scattered).then(|| Variation::scattered(n)), [client, server])
+            }
+        };
         let part = if matches!(kind, Kind::New) { Part::Syn } else { Part::Established };
-        let ports = if variation.is_none() { Some(PORTS) } else { None };
+        let ports = if variation.is_none() { Some(same) } else { None };
+        let switch = program_of(self.lab, &self.ports[0])?;
         let (program, next) = match variation {
             Some(variation) => varying(&switch, variation).map(|(program, next)| (program, Some(next)))?,
             None => (switch, None),
@@ -228,19 +283,24 @@ impl<'a> Bridge<'a> {
     }
 
     /// Opens `count` connections: by test-run, so that a million take a few seconds.
-    fn establish(&self, switch: &Program, count: u32) -> Result<()> {
+    fn establish(&self, count: u32) -> Result<()> {
+        let switch = program_of(self.lab, &self.ports[0])?;
         for (part, side) in [(Part::Syn, 0), (Part::SynAck, 1), (Part::Established, 0)] {
             let ifindex = Some(self.ifindexes[side]);
             let (verdict, _) = if count == 1 {
                 switch.test_run(&self.connection.frame(part, Some(PORTS))?, ifindex, 1)?
             } else {
-                let (program, _next) = varying(switch, Variation::in_order(count, side == 1))?;
+                let (program, _next) = varying(&switch, Variation::in_order(count, side == 1))?;
                 program.test_run(&self.connection.frame(part, None)?, ifindex, count)?
             };
             ensure!(verdict == REDIRECT, "{}: the handshake ends with verdict {verdict}", self.name);
         }
         Ok(())
     }
+}
+
+fn far_end(port: &str) -> String {
+    format!("{port}-far")
 }
 
 /// The program that serves a port.
@@ -275,19 +335,22 @@ pub enum Part {
 /// A connection, or many that differ in their ports.
 #[derive(Clone, Copy)]
 pub struct Connection {
-    server: [u8; 4],
+    /// The client's address, as who answers it sees it.
+    pub client: [u8; 4],
+    /// The server's address.
+    pub server: [u8; 4],
 }
 
 impl Connection {
     /// That of a case.
     pub const fn number(number: u8) -> Self {
-        Self { server: [10, 0, number, 2] }
+        Self { client: [192, 168, 0, 2], server: [10, 0, number, 2] }
     }
 
     /// A small frame; without ports if they are to be filled in.
     pub fn frame(self, part: Part, ports: Option<[u16; 2]>) -> Result<Vec<u8>> {
         let [client_port, server_port] = ports.unwrap_or_default();
-        let client = SocketAddr::from(([192, 168, 0, 2], client_port));
+        let client = SocketAddr::from((self.client, client_port));
         let server = SocketAddr::from((self.server, server_port));
         let (src, dst) = if part == Part::SynAck { (server, client) } else { (client, server) };
         let (flags, seq, ack) = match part {

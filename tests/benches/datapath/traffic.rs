@@ -2,21 +2,12 @@
 //! redirect.
 
 use std::{
-    fs::{self, File},
-    os::unix::thread::JoinHandleExt,
-    path::{Path, PathBuf},
-    sync::mpsc,
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
-use nix::{
-    net::if_::if_nametoindex,
-    sched::{CloneFlags, setns},
-    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
-    unistd::gettid,
-};
+use anyhow::{Context, Result, ensure};
+use nix::net::if_::if_nametoindex;
 use tests::{
     lab::Lab,
     netns::Netns,
@@ -27,7 +18,7 @@ use crate::{
     assembler::{self, DROP, REDIRECT, SHOT},
     bpf::{Hook, Link, Map, MapKind, Program},
     cases::{Connection, PORTS, Part, program_of},
-    cpu::{self, Pinned},
+    generator::{Frames, Generator, inside},
     statistics::median,
 };
 
@@ -151,7 +142,8 @@ impl<'a> Field<'a> {
 
     /// Sends as fast as it goes for a while.
     fn load(&self, way: &Way, counter: &Map) -> Result<Load> {
-        let generator = Generator::start(&self.hosts[0], way.ends[0])?;
+        let frame = Connection::number(0).frame(Part::Established, Some(PORTS))?;
+        let generator = Generator::start(&self.hosts[0], way.ends[0], Frames::Same(frame))?;
         thread::sleep(WARM_UP);
         let before = (Instant::now(), counter.word()?, generator.nanoseconds()?);
         thread::sleep(WINDOW);
@@ -199,88 +191,4 @@ struct Load {
     /// Processor time per packet: the sender's thread does all of it, but for what the kernel's own thread takes
     /// over.
     nanoseconds: f64,
-}
-
-/// A thread that sends live frames out of an interface until it is stopped. It stays in one system call, as
-/// each takes its time to end.
-struct Generator {
-    thread: JoinHandle<Result<()>>,
-    /// The directories of those who do the work.
-    workers: [PathBuf; 2],
-}
-
-impl Generator {
-    fn start(host: &Netns, interface: &'static str) -> Result<Self> {
-        // What ends the system call: a signal that does nothing else.
-        let nothing = SigAction::new(SigHandler::Handler(ignore), SaFlags::empty(), SigSet::empty());
-        // SAFETY: the handler does nothing, which is safe at any time.
-        unsafe { sigaction(Signal::SIGUSR1, &nothing) }?;
-        let cpu = cpu::last()?;
-        let (ready, started) = mpsc::channel();
-        let namespace = namespace(host)?;
-        let thread = thread::spawn(move || {
-            let _pinned = Pinned::to(cpu)?;
-            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-            let program = Program::load(Hook::Xdp, &assembler::send_out_of(if_nametoindex(interface)?))?;
-            let frame = Connection::number(0).frame(Part::Established, Some(PORTS))?;
-            ready.send(gettid())?;
-            program.generate(&frame)
-        });
-        match started.recv() {
-            Ok(id) => Ok(Self {
-                thread,
-                workers: [
-                    format!("/proc/self/task/{id}").into(),
-                    kernel_thread(&format!("ksoftirqd/{cpu}"))?,
-                ],
-            }),
-            Err(_) => Err(joined(thread).err().unwrap_or_else(|| anyhow!("the load does not start"))),
-        }
-    }
-
-    /// Processor time so far.
-    fn nanoseconds(&self) -> Result<u64> {
-        self.workers.iter().map(|worker| cpu::nanoseconds(worker)).sum()
-    }
-
-    fn stop(self) -> Result<()> {
-        while !self.thread.is_finished() {
-            // Again and again: one that comes before the system call is lost.
-            // SAFETY: the thread has not been joined, so its handle is valid.
-            unsafe { libc::pthread_kill(self.thread.as_pthread_t(), libc::SIGUSR1) };
-            thread::sleep(Duration::from_millis(5));
-        }
-        joined(self.thread)
-    }
-}
-
-extern "C" fn ignore(_: libc::c_int) {}
-
-fn joined<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
-    thread.join().map_err(|_| anyhow!("a thread has panicked"))?
-}
-
-fn namespace(host: &Netns) -> Result<File> {
-    Ok(File::open(Path::new("/run/netns").join(host.name()))?)
-}
-
-/// Does something in a namespace, in a thread that ends with it.
-fn inside<T: Send>(host: &Netns, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let namespace = namespace(host)?;
-    let work = move || {
-        setns(&namespace, CloneFlags::CLONE_NEWNET)?;
-        f()
-    };
-    thread::scope(|scope| scope.spawn(work).join().map_err(|_| anyhow!("a thread has panicked"))?)
-}
-
-/// The directory of a thread of the kernel.
-fn kernel_thread(name: &str) -> Result<PathBuf> {
-    for entry in fs::read_dir("/proc")? {
-        let dir = entry?.path();
-        if fs::read_to_string(dir.join("comm")).is_ok_and(|comm| comm.trim_end() == name) {
-            return Ok(dir);
-        }
-    }
-    Err(anyhow!("no {name}"))
 }
