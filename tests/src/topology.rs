@@ -26,8 +26,7 @@ impl Datapath {
 /// namespace `hosts-BRIDGE` and are called `PORT-peer`.
 pub fn bridge(lab: &Lab, name: &str, datapath: Datapath, ports: &[&str]) -> Result<Vec<Wire>> {
     let hosts = lab.netns(&format!("hosts-{name}"))?;
-    let datapath_type = format!("datapath_type={}", datapath.name());
-    lab.ovs("vsctl", &["add-br", name, "--", "set", "bridge", name, &datapath_type])?.ok()?;
+    add_bridge(lab, name, datapath)?;
     ports
         .iter()
         .map(|port| {
@@ -37,6 +36,13 @@ pub fn bridge(lab: &Lab, name: &str, datapath: Datapath, ports: &[&str]) -> Resu
             hosts.open_wire(&peer)
         })
         .collect()
+}
+
+/// Makes a bridge.
+pub fn add_bridge(lab: &Lab, name: &str, datapath: Datapath) -> Result<()> {
+    let datapath_type = format!("datapath_type={}", datapath.name());
+    lab.ovs("vsctl", &["add-br", name, "--", "set", "bridge", name, &datapath_type])?.ok()?;
+    Ok(())
 }
 
 /// A host at a new port `NAME0` of a bridge, with addresses of its own, and others that it finds at another host's

@@ -12,7 +12,7 @@ use tests::{
     netns::Netns,
     process::Background,
     python::PYTHON,
-    topology::{host, replace_flows},
+    topology::{Datapath, add_bridge, host, replace_flows},
 };
 
 const CLIENT: [&str; 2] = ["10.1.1.1", "fd00::1"];
@@ -36,10 +36,10 @@ struct World {
 }
 
 impl World {
-    fn new() -> Result<Self> {
+    fn new(datapath: Datapath) -> Result<Self> {
         let lab = Lab::new()?;
         let switch = lab.switchd(&[])?;
-        lab.ovs("vsctl", &["add-br", "br0"])?.ok()?;
+        add_bridge(&lab, "br0", datapath)?;
         let others = |own: [&'static str; 2]| [own, OUTSIDE].concat();
         let client = host(&lab, "br0", ("left", MACS[0]), &CLIENT, (MACS[1], &others(SERVER)))?;
         let server = host(&lab, "br0", ("right", MACS[1]), &SERVER, (MACS[0], &others(CLIENT)))?;
@@ -173,7 +173,7 @@ fn after(protocol: &str, port: u16, alg: &str, nat: &str) -> Vec<String> {
 
 #[test]
 fn files_come_over_announced_connections() -> Result<()> {
-    let world = World::new()?;
+    let world = World::new(Datapath::Xdp)?;
     for (ip, protocol) in [(0, "tcp"), (1, "tcp6")] {
         world.with(&before(protocol, 21, "ftp", None))?;
         let _server = world.ftp(SERVER[ip])?;
@@ -191,7 +191,7 @@ fn files_come_over_announced_connections() -> Result<()> {
 
 #[test]
 fn nothing_comes_without_a_helper() -> Result<()> {
-    let world = World::new()?;
+    let world = World::new(Datapath::Xdp)?;
     for (protocol, port, alg) in [("tcp", 21, "ftp"), ("udp", 69, "tftp")] {
         let unhelped = |flow: &String| flow.replace(&format!(",alg={alg}"), "");
         world.with(&before(protocol, port, alg, None).iter().map(unhelped).collect::<Vec<_>>())?;
@@ -203,9 +203,8 @@ fn nothing_comes_without_a_helper() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn ftp_behind_another_source_address() -> Result<()> {
-    let world = World::new()?;
+fn ftp_behind_another_source_address(datapath: Datapath) -> Result<()> {
+    let world = World::new(datapath)?;
     for (ip, protocol) in [(0, "tcp"), (1, "tcp6")] {
         let _server = world.ftp(SERVER[ip])?;
         let nat = format!("src={}", OUTSIDE[ip]);
@@ -222,8 +221,18 @@ fn ftp_behind_another_source_address() -> Result<()> {
 }
 
 #[test]
+fn ftp_behind_another_source_address_by_xdp() -> Result<()> {
+    ftp_behind_another_source_address(Datapath::Xdp)
+}
+
+#[test]
+fn ftp_behind_another_source_address_by_tc() -> Result<()> {
+    ftp_behind_another_source_address(Datapath::Tc)
+}
+
+#[test]
 fn ftp_to_another_destination_address() -> Result<()> {
-    let world = World::new()?;
+    let world = World::new(Datapath::Xdp)?;
     for (ip, protocol) in [(0, "tcp"), (1, "tcp6")] {
         let _server = world.ftp(SERVER[ip])?;
         let nat = format!("dst={}", SERVER[ip]);
@@ -237,9 +246,8 @@ fn ftp_to_another_destination_address() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn tftp_answers_from_any_port() -> Result<()> {
-    let world = World::new()?;
+fn tftp_answers_from_any_port(datapath: Datapath) -> Result<()> {
+    let world = World::new(datapath)?;
     for (ip, protocol) in [(0, "udp"), (1, "udp6")] {
         let _server = world.tftp(SERVER[ip])?;
         let url = format!("tftp://{}/file", bracketed(SERVER[ip]));
@@ -254,4 +262,14 @@ fn tftp_answers_from_any_port() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn tftp_answers_from_any_port_by_xdp() -> Result<()> {
+    tftp_answers_from_any_port(Datapath::Xdp)
+}
+
+#[test]
+fn tftp_answers_from_any_port_by_tc() -> Result<()> {
+    tftp_answers_from_any_port(Datapath::Tc)
 }
