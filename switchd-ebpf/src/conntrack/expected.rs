@@ -83,14 +83,13 @@ pub fn inherit<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     machine.stage = stage::TRACKED;
     machine.last.state |= ct_state::REL;
     set_state(&mut machine.key, machine.last.state);
-    let parent = machine.track.heritage.parent;
-    if let Some(pointer) = run.datapath.record(parent as u32)
-        && let Some(word) = table::lock(run.datapath, pointer, parent)
-    {
-        // SAFETY: as in `recognise`.
-        let parent = unsafe { &mut *pointer.as_ptr() };
-        describe_tuple(&parent.tuples[0], &mut machine.key);
-        table::unlock(parent, word);
+    let owner = machine.track.heritage.parent;
+    let Some(parent) = run.datapath.record(owner as u32) else { return };
+    // Tuples do not change while a connection lives: it needs no lock to read them, if it lives afterwards.
+    // SAFETY: the record is valid while the program runs, and what is read of it is valid for any bits.
+    machine.track.heritage.original = unsafe { (&raw const (*parent.as_ptr()).tuples[0]).read_volatile() };
+    if table::lives(parent, owner) {
+        describe_tuple(&machine.track.heritage.original, &mut machine.key);
     }
 }
 

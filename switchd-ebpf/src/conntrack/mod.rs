@@ -288,6 +288,7 @@ pub fn begin(machine: &mut Machine, op: &Op) {
 fn invalid<P, D: Connections>(run: &mut Run<'_, P, D>) {
     let machine = &mut *run.machine;
     set_state(&mut machine.key, ct_state::TRK | ct_state::INV);
+    machine.track.translation.bits = 0;
     machine.last.zone = 0;
     machine.stage = stage::TRACKED;
     count(run.datapath, machine.track.zone, Count::Invalid);
@@ -558,6 +559,12 @@ fn describe_tuple(tuple: &Tuple6, key: &mut Key) {
 #[inline(always)]
 pub fn start<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     let machine = &mut *run.machine;
+    if machine.track.translation.bits & ADJUSTS != 0 {
+        // The connection that its numbers were adjusted to is gone: they count as they are in the packet.
+        machine.track.translation.bits = 0;
+        machine.stage = stage::EXAMINE;
+        return;
+    }
     let policy = policy(run.datapath, machine.track.zone);
     machine.track.heritage.expected = 0;
     // SAFETY: the configuration is valid while the program runs; the word is accessed whole.

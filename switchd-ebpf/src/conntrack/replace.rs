@@ -31,8 +31,9 @@ const MAX_OPTIONS: u32 = 40;
 #[inline(always)]
 pub fn adjust<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     run.machine.stage = stage::CONNECT;
-    // Whatever comes of it, it is done once.
+    // Whatever comes of it, it is done once, and was no attempt that failed.
     let machine = &mut *run.machine;
+    machine.track.attempts -= 1;
     machine.track.translation.bits |= ADJUSTS;
     machine.track.translation.shifts = 0;
     let Some(found) = table::locate(run.datapath, &machine.last.tuples[0], machine.now) else { return };
@@ -227,7 +228,7 @@ fn set_lengths<P: Packet, D>(run: &mut Run<'_, P, D>) -> bool {
     let field = l3 + if ipv4 { 2 } else { 4 };
     let Some(old) = run.packet.load::<2>(field) else { return false };
     let old = u16::from_be_bytes(old);
-    let new = old.wrapping_add_signed(by as i16);
+    let Some(new) = old.checked_add_signed(by as i16) else { return false };
     run.packet.store(field, new.to_be_bytes())
         && (!ipv4 || run.packet.correct_checksum(l3 + 10, delta(old.into(), new.into()), Changed::IpHeader))
 }

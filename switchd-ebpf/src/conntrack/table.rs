@@ -75,6 +75,14 @@ pub(super) fn reference(number: u32, word: u64, direction: u32) -> TupleRef {
     u64::from(tag(word) | direction) << 32 | u64::from(number)
 }
 
+/// Whether a record still holds the connection that it did when it had this life.
+#[inline(always)]
+pub(super) fn lives(record: NonNull<Record>, found: u64) -> bool {
+    // SAFETY: the record is valid while the program runs, and everyone accesses `life` atomically.
+    let word = unsafe { atomic::load(&raw const (*record.as_ptr()).life) };
+    word & life::ALIVE != 0 && tag(word) == tag(found)
+}
+
 /// An attempt to lock a record.
 struct Locking {
     record: NonNull<Record>,

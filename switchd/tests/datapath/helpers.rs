@@ -287,6 +287,34 @@ fn a_segment_that_comes_again_is_changed_again() {
 }
 
 #[test]
+fn a_connection_that_begins_anew_is_not_adjusted() {
+    let twins = Twins::new(SOURCE);
+    for _ in 0..2 {
+        let mut control = Talk::open(&twins, (CLIENT, 4000), (SERVER, 21));
+        control.greet();
+        control.say(0, "PORT 10,0,0,1,19,136\r\n", "PORT 192,0,2,100,19,136\r\n");
+        control.say(1, "200 yes\r\n", "200 yes\r\n");
+        control.say(0, "QUIT\r\n", "QUIT\r\n");
+        let mut reset = control.segment(0, b"");
+        reset.flags = flags::RST;
+        assert_eq!(control.pass(&reset, 0).seq, control.seen[1]);
+        assert_eq!(twins.connections().len(), 1);
+    }
+}
+
+#[test]
+fn what_is_invalid_is_left_as_it_is() {
+    let flows = [SOURCE, &["table=1,priority=10,tcp,in_port=2,ct_state=+inv,actions=3"]].concat();
+    let twins = Twins::new(&flows);
+    let mut control = Talk::open(&twins, (CLIENT, 4000), (SERVER, 21));
+    control.greet();
+    control.say(0, "PORT 10,0,0,1,19,136\r\n", "PORT 192,0,2,100,19,136\r\n");
+    let mut beyond = control.segment(1, b"far out");
+    beyond.ack = beyond.ack.wrapping_add(1 << 20);
+    assert_eq!(twins.passed(2, &beyond.frame()), [beyond.frame()]);
+}
+
+#[test]
 fn blocks_that_are_acknowledged_out_of_order_are_adjusted() {
     let twins = Twins::new(SOURCE);
     let mut control = Talk::open(&twins, (CLIENT, 4000), (SERVER, 21));
