@@ -75,9 +75,9 @@ pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::A
 pub static DEFERRED: Array<Deferred> = Array::with_max_entries(DEFERRED_SLOTS, 0);
 
 #[map]
-pub static TUPLES4: HashMap<Tuple4, TupleRef> = HashMap::with_max_entries(1, NO_PREALLOC);
+pub static TUPLES4: HashMap<Tuple4, TupleRef> = HashMap::with_max_entries(1, 0);
 #[map]
-pub static TUPLES6: HashMap<Tuple6, TupleRef> = HashMap::with_max_entries(1, NO_PREALLOC);
+pub static TUPLES6: HashMap<Tuple6, TupleRef> = HashMap::with_max_entries(1, 0);
 #[map]
 pub static RECORDS: Array<Record> = Array::with_max_entries(1, MMAPABLE);
 #[map]

@@ -234,7 +234,7 @@ pub fn follow<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     let Some(found) = table::locate(run.datapath, &run.machine.last.tuples[0], run.machine.now) else {
         return follow_nobody(run);
     };
-    let Some(word) = table::lock(run.datapath, found.record, found.life) else { return };
+    let Some(word) = table::lock_found(run.datapath, &found, &run.machine.last.tuples[0]) else { return };
     // SAFETY: the lock is held: nobody else writes to the record, and the daemon only reads it.
     let record = unsafe { &mut *found.record.as_ptr() };
     let direction = core::hint::black_box(found.direction as usize) & 1;

@@ -384,7 +384,9 @@ fn needs_adjusting(machine: &Machine, found: &Found) -> bool {
 /// or was removed on purpose.
 #[inline(always)]
 fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &Found) -> u32 {
-    let Some(word) = table::lock(run.datapath, found.record, found.life) else { return stage::CONNECT };
+    let Some(word) = table::lock_found(run.datapath, found, &run.machine.last.tuples[0]) else {
+        return stage::CONNECT;
+    };
     let machine = &mut *run.machine;
     // SAFETY: the lock is held: nobody else writes to the record, and the daemon only reads it.
     let record = unsafe { &mut *found.record.as_ptr() };
@@ -690,7 +692,8 @@ pub fn claim<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     }
     let machine = &mut *run.machine;
     // What is its own reply has the one tuple, and as in Linux all that follows counts as replies.
-    if !is_own_reply(&record.tuples)
+    let [original, reply] = &record.tuples;
+    if !table::same(original, reply)
         && !table::claim(datapath, &record.tuples[0], table::reference(number, word, 0))
     {
         table::forget(datapath, &record.tuples[1], table::reference(number, word, 1));
@@ -713,16 +716,4 @@ pub fn claim<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     // SAFETY: the word is valid, and everyone accesses it atomically.
     unsafe { atomic::publish(&raw mut record.life, word | life::ALIVE) };
     machine.stage = next;
-}
-
-/// Whether both directions have the same tuple: a host sends to its own address, from and to one port.
-#[inline(always)]
-fn is_own_reply([there, back]: &[Tuple6; 2]) -> bool {
-    // Field by field: a comparison of whole tuples would become a call of `memcmp`, which BPF does not have.
-    there.src[0] == back.src[0]
-        && there.src[1] == back.src[1]
-        && there.dst[0] == back.dst[0]
-        && there.dst[1] == back.dst[1]
-        && there.ports.src == back.ports.src
-        && there.ports.dst == back.ports.dst
 }

@@ -179,7 +179,7 @@ pub fn relate<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     if !goes_to(&run.machine.key, &run.machine.last.tuples[0]) {
         return invalid(run);
     }
-    let Some(word) = table::lock(run.datapath, found.record, found.life) else { return };
+    let Some(word) = table::lock_found(run.datapath, &found, &run.machine.last.tuples[0]) else { return };
     let machine = &mut *run.machine;
     // SAFETY: the lock is held: nobody else writes to the record.
     let record = unsafe { &*found.record.as_ptr() };

@@ -63,6 +63,25 @@ pub(super) fn locate<D: Connections>(datapath: &D, tuple: &Tuple6, now: u64) -> 
     Some(Found { record, number, life: word, direction })
 }
 
+/// Whether two tuples are the same. Word by word: a comparison of the whole would become a call of `memcmp`, which BPF
+/// does not have.
+#[inline(always)]
+pub(super) fn same(a: &Tuple6, b: &Tuple6) -> bool {
+    let ports = |tuple: &Tuple6| {
+        u64::from(tuple.ports.src) << 48
+            | u64::from(tuple.ports.dst) << 32
+            | u64::from(tuple.ports.zone) << 16
+            | u64::from(tuple.ports.protocol) << 8
+            | u64::from(tuple.ports.family)
+    };
+    (a.src[0] ^ b.src[0])
+        | (a.src[1] ^ b.src[1])
+        | (a.dst[0] ^ b.dst[0])
+        | (a.dst[1] ^ b.dst[1])
+        | (ports(a) ^ ports(b))
+        == 0
+}
+
 /// The upper half of a [`TupleRef`] to a record, for the original direction.
 #[inline(always)]
 pub(super) fn tag(word: u64) -> u32 {
@@ -101,6 +120,21 @@ pub(super) fn lock<D: Tables>(datapath: &D, record: NonNull<Record>, found: u64)
         datapath.repeat(LOCK_ATTEMPTS, try_lock, (&raw mut locking).cast());
     }
     (locking.taken != 0).then_some(locking.taken)
+}
+
+/// The same for a record that a tuple led to. The map's entries are preallocated: one that another CPU has removed since
+/// it was found may hold another tuple by now, and have led to another connection.
+#[inline(always)]
+pub(super) fn lock_found<D: Tables>(datapath: &D, found: &Found, tuple: &Tuple6) -> Option<u64> {
+    let word = lock(datapath, found.record, found.life)?;
+    // SAFETY: the lock is held: nobody else writes to the record, and the daemon only reads it.
+    let record = unsafe { &mut *found.record.as_ptr() };
+    let direction = core::hint::black_box(found.direction as usize) & 1;
+    if same(tuple, &record.tuples[direction]) {
+        return Some(word);
+    }
+    unlock(record, word);
+    None
 }
 
 extern "C" fn try_lock(_index: u64, locking: *mut c_void) -> i64 {

@@ -7,7 +7,9 @@ use aya::maps::{MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use conntrack_core::Timeouts;
-use switchd_ebpf::layout::{BUCKETS_PER_LINE, Config, Entry, MAX_POLICIES, Op, Record, RuleCounter, ZONES};
+use switchd_ebpf::layout::{
+    BUCKETS_PER_LINE, Config, Entry, MAX_POLICIES, Op, Record, RuleCounter, Tuple4, Tuple6, TupleRef, ZONES,
+};
 
 use super::connections::Connections;
 use super::counters::Counters;
@@ -165,11 +167,11 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
     Ok((Datapath { tables, ports, connections, zones, policies, events, counters }, verified))
 }
 
-/// Bytes that the kernel allocates at once for the maps that grow with the tables: arrays, and the buckets of
-/// hash maps, 16 bytes each, of which there are at most twice as many as entries.
+/// Bytes that the kernel allocates at once for the maps that grow with the tables: arrays, and hash maps with their
+/// entries, of 48 bytes beside key and value, and buckets, 16 bytes each, of which there are at most twice as many.
 fn memory_needed(sizes: Sizes, cpus: u32) -> u64 {
-    const BUCKETS: u64 = 2 * 16;
-    let tuples = 2 * 2 * BUCKETS;
+    const ENTRY: usize = 48 + size_of::<TupleRef>() + 2 * 16;
+    let tuples = 2 * (size_of::<Tuple4>() + size_of::<Tuple6>() + 2 * ENTRY) as u64;
     let connection = size_of::<Record>() as u64 + size_of::<u32>() as u64 + tuples;
     let (buckets, lines) = entry_space(sizes.flows);
     let entries = u64::from(buckets) * size_of::<u32>() as u64 + u64::from(lines) * size_of::<Entry>() as u64;
