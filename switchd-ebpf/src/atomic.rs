@@ -73,6 +73,29 @@ pub unsafe fn load(word: *const u64) -> u64 {
     unsafe { core::ptr::read_volatile(word) }
 }
 
+/// As [`load`], ahead of whatever is read after it: who sees what was [published](publish) sees what was written before.
+///
+/// # Safety
+/// As for [`compare_exchange`].
+#[inline(always)]
+#[must_use]
+pub unsafe fn acquire(word: *const u64) -> u64 {
+    // x86 reads in order as well.
+    #[cfg(all(target_arch = "bpf", bpf_target_arch = "x86_64"))]
+    // SAFETY: the caller's promise.
+    return unsafe {
+        let value = load(word);
+        core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::Acquire);
+        value
+    };
+    #[cfg(all(target_arch = "bpf", not(bpf_target_arch = "x86_64")))]
+    // SAFETY: the caller's promise. Nothing else is a barrier on every kernel; it changes nothing.
+    return unsafe { fetch_add(word.cast_mut(), 0) };
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: the caller's promise.
+    unsafe { AtomicU64::from_ptr(word.cast_mut()) }.load(Ordering::Acquire)
+}
+
 /// Writes a word behind a barrier: what was written before is seen by whoever sees `value`.
 ///
 /// # Safety

@@ -37,12 +37,14 @@ pub struct Config {
     pub default_limit: u32,
     /// Keys the hash that chooses translated addresses and ports; random, so that nobody can foresee it.
     pub nat_salt: u64,
+    /// How tuples are hashed.
+    pub tuple_hash: TupleHash,
     /// The number of buckets of the flow tables' entries, a power of two, less one.
     pub bucket_mask: u32,
     /// Not 0: somebody listens to [`Event`]s.
     pub events: u32,
     /// Zero: what follows is written by the datapath, and begins a cache line.
-    pub pad: [u32; 6],
+    pub pad: [u64; 4],
     /// Record numbers given out so far; those given back wait in the free queue. Written by the datapath
     /// alone, by atomic addition.
     pub records_used: u64,
@@ -434,22 +436,10 @@ pub mod op {
     pub const CT_TFTP: u32 = 64;
 }
 
-/// A connection's tuple in one direction: IPv4.
+/// A connection's tuple in one direction.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Tuple4 {
-    /// Source address.
-    pub src: u32,
-    /// Destination address.
-    pub dst: u32,
-    /// See [`Ports`].
-    pub ports: Ports,
-}
-
-/// A connection's tuple in one direction: IPv6, or either family.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Tuple6 {
+pub struct Tuple {
     /// Source address, high half first. IPv4 addresses are in the low 32 bits of the second word.
     pub src: [u64; 2],
     /// Destination address likewise.
@@ -459,7 +449,7 @@ pub struct Tuple6 {
 }
 
 /// What a tuple has beside its addresses.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ports {
     /// Source port; the identifier for ICMP.
@@ -472,6 +462,16 @@ pub struct Ports {
     pub protocol: u8,
     /// 4 or 6.
     pub family: u8,
+}
+
+impl Ports {
+    /// All of it in one word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        // SAFETY: of the same size and alignment, and without padding.
+        unsafe { core::mem::transmute(self) }
+    }
 }
 
 /// Words of a datagram's bits, one for each unit of eight octets. A power of two.
@@ -525,15 +525,59 @@ pub mod datagram {
     pub const WHOLE: u64 = 1 << 29;
 }
 
-/// What a tuple leads to: a record's number in the low half; in the high half the record's generation (see
-/// [`life`]) shifted left by one, with the direction in bit 0. One aligned word in all, so that it is compared and
-/// exchanged whole; all ones is a tuple about to be removed.
-pub type TupleRef = u64;
+/// Tuples that one [`TupleBucket`] has room for.
+pub const TUPLES_PER_BUCKET: usize = 24;
 
-/// A [`TupleRef`] that is about to be removed: nobody may take it over.
-pub const TUPLE_DYING: TupleRef = u64::MAX;
+/// Tuples whose hashes fall together, in two cache lines; of the second one, only what is behind the first eight. A
+/// place is taken and given back without regard to its neighbours, and nothing ever moves: who looks for a tuple needs
+/// no lock.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct TupleBucket {
+    /// Held (1) by whoever adds a tuple, so that there are never two equal ones. Accessed atomically.
+    pub lock: u64,
+    /// Of each tuple eight bits of its hash, never 0; 0: the place is free. The first place is the lowest byte. Changed
+    /// by atomic addition.
+    pub tags: [u64; TUPLES_PER_BUCKET / 8],
+    /// Of each tuple the number of its record, shifted left by one, with the direction in bit 0. Written whole, before
+    /// the tag.
+    pub references: [u32; TUPLES_PER_BUCKET],
+}
 
-/// A connection. The tuples point here; what says whether they still do is [`Record::life`].
+impl TupleBucket {
+    /// One that holds nothing.
+    pub const EMPTY: Self =
+        Self { lock: 0, tags: [0; TUPLES_PER_BUCKET / 8], references: [0; TUPLES_PER_BUCKET] };
+}
+
+/// Buckets for the tuples of so many connections: four tuples to each, so that one that is full is not to be expected
+/// in any switch's life (for a mean of 4, the Poisson distribution has more than 24 once in 10^12).
+#[must_use]
+pub fn tuple_buckets(connections: u32) -> u32 {
+    connections.div_ceil(2).clamp(2, 1 << 27).next_power_of_two()
+}
+
+/// How tuples are hashed: with keys by chance, so that nobody can choose packets that fall into one bucket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TupleHash {
+    /// One for each word of a [`Tuple`], and an odd one for their sum.
+    pub keys: [u64; 6],
+    /// How far the hash is shifted right to give the number of a bucket.
+    pub shift: u64,
+}
+
+impl TupleHash {
+    /// For a power of two of buckets, with keys that `random` gives.
+    pub fn new(buckets: u32, mut random: impl FnMut() -> u64) -> Self {
+        let mut keys = [0; 6];
+        keys.iter_mut().for_each(|key| *key = random());
+        keys[5] |= 1;
+        Self { keys, shift: 64 - u64::from(buckets.trailing_zeros()) }
+    }
+}
+
+/// A connection. Its tuples lead here from their [`TupleBucket`]s; whether it is one is said by [`Record::life`].
 ///
 /// Races. The two directions of a connection run on two CPUs. All but `life` and `expires` are
 /// written only while the lock bit of `life` is held, or before the record is alive. `life` itself changes
@@ -565,11 +609,31 @@ pub struct Record {
     pub label: [u64; 2],
     /// The tuples, original and reply; mirror images of each other unless the connection is translated. IPv4
     /// addresses are in the low 32 bits of the second word.
-    pub tuples: [Tuple6; 2],
+    pub tuples: [Tuple; 2],
     /// When it was made.
     pub created: u64,
-    /// Zero: fills the last of four cache lines.
-    pub pad: u64,
+    /// Where the tuples are (see [`place`]).
+    pub places: [u32; 2],
+}
+
+/// Where a tuple is: the number of its [`TupleBucket`], shifted left by five, and the place in that.
+pub mod place {
+    /// Nowhere: a place that no bucket has.
+    pub const NONE: u32 = u32::MAX;
+
+    /// The place of a bucket.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(bucket: u32, place: usize) -> u32 {
+        bucket << 5 | place as u32
+    }
+
+    /// The bucket, and the place in it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn parts(place: u32) -> (u32, usize) {
+        (place >> 5, place as usize & 31)
+    }
 }
 
 /// What reads the packets of a connection, to learn which others to expect.
@@ -595,7 +659,7 @@ pub struct Help {
     /// Where lines begin in what is sent in the original and the reply direction.
     pub lines: [Lines; 2],
     /// The key of the [`Expectation`] that the connection made last.
-    pub expected: Tuple6,
+    pub expected: Tuple,
     /// Not 0: there is one.
     pub expects: u64,
 }
@@ -620,7 +684,7 @@ pub struct Expectation {
 /// The word that says whether a record is alive, whose it is, and that serialises its updates.
 ///
 /// From the top: 32 bits of generation, which go up when the record dies; 30 bits that go up with each
-/// update; the lock; and whether it is alive. A reader who finds the same word twice has read one state in
+/// update; the lock; and whether it is alive. One that is locked but not alive is about to be. A reader who finds the same word twice has read one state in
 /// between. A removal swaps exactly the word that was judged, and so fails if the connection has been
 /// touched since.
 pub mod life {
@@ -706,7 +770,7 @@ macro_rules! assert_size {
     ($($type:ty = $size:expr),+ $(,)?) => { $(const _: () = assert!(size_of::<$type>() == $size);)+ };
 }
 assert_size!(
-    Config = 128,
+    Config = 192,
     Zone = 64,
     Record = 256,
     Event = 272,
@@ -717,8 +781,8 @@ assert_size!(
     PortList = 512,
     MacKey = 16,
     Op = 24,
-    Tuple4 = 16,
-    Tuple6 = 40,
+    Tuple = 40,
+    TupleBucket = 128,
     Reap = 16,
     Help = 104,
     Expectation = 24,

@@ -282,8 +282,7 @@ fn zones_have_limits_of_their_own() -> Result<()> {
 
 #[test]
 fn settings_of_all_connections() -> Result<()> {
-    const BUCKETS: &str = "Total Buckets: 2097152\nCurrent Connections: 0\n\n\
-                           Connections per bucket: not known, the kernel does not tell\n";
+    const BUCKETS: &str = "Total Buckets: 262144\nCurrent Connections: 0\n\n";
     let world = World::new()?;
     for (line, answer) in [
         ("dpctl/ct-get-nconns", "0\n"),
@@ -317,6 +316,18 @@ fn settings_of_all_connections() -> Result<()> {
         assert!(world.udp(1, &format!("10.0.0.1:{source}"), SERVER)?);
     }
     assert_eq!(world.appctl("dpctl/ct-get-nconns")?, "3\n");
+    let head = "Total Buckets: 262144\nCurrent Connections: 3\n\n\
+                +-----------+-----------------------------------------+\n\
+                |  Buckets  |         Connections per Buckets         |\n\
+                +-----------+-----------------------------------------+\n   0..  7   | ";
+    for (line, shown) in [("dpctl/ct-bkts", 3), ("dpctl/ct-bkts gt=3", 0)] {
+        let table = world.ovs_appctl(line)?.ok()?;
+        assert!(table.starts_with(head), "{}", &table[..200]);
+        let rows = table.lines().filter_map(|line| line.split_once("   | "));
+        let counts: Vec<&str> = rows.flat_map(|(_, row)| row.split_whitespace()).collect();
+        assert_eq!(counts.len(), 262_144);
+        assert_eq!(counts.iter().filter_map(|count| count.parse::<u32>().ok()).sum::<u32>(), shown);
+    }
     Ok(())
 }
 

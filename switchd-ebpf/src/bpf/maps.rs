@@ -1,6 +1,6 @@
 //! The maps, and the pipeline's view of them.
 //!
-//! Those with `MMAPABLE` are memory shared with the daemon. Sizes given as 1 are set when the maps are made.
+//! Those with `MMAPABLE` are memory shared with the daemon, or begin at a cache line for it. Sizes given as 1 are set when the maps are made.
 
 use core::ffi::c_void;
 use core::mem::transmute;
@@ -19,7 +19,7 @@ use switchd_ebpf::layout::{
     self, BUCKETS_PER_LINE, Buckets, Config, DEFERRED as DEFERRED_SLOTS, Datagram, Deferred, EVENTS_SIZE,
     Entry, Event, Expectation, Help, MAX_BRIDGES, MAX_DATAGRAMS, MAX_HELPED, MAX_POLICIES, MAX_PORTS, MacKey,
     MacSeen, NEAR_DEVICES, NEAR_NUMBERS, Node, Op, Port, PortCounter, PortList, REAP_BATCH, Reap, Record,
-    RuleCounter, TABLES, TableCounter, Tuple4, Tuple6, TupleRef, Zone, far_device, far_number,
+    RuleCounter, TABLES, TableCounter, Tuple, TupleBucket, Zone, far_device, far_number,
 };
 use switchd_ebpf::pipeline::{Body, Machine};
 use switchd_ebpf::tables::Tables;
@@ -75,15 +75,13 @@ pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::A
 pub static DEFERRED: Array<Deferred> = Array::with_max_entries(DEFERRED_SLOTS, 0);
 
 #[map]
-pub static TUPLES4: HashMap<Tuple4, TupleRef> = HashMap::with_max_entries(1, 0);
-#[map]
-pub static TUPLES6: HashMap<Tuple6, TupleRef> = HashMap::with_max_entries(1, 0);
+pub static TUPLES: Array<TupleBucket> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 pub static RECORDS: Array<Record> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 pub static FREE_RECORDS: Queue<u32> = Queue::with_max_entries(1, 0);
 #[map]
-pub static DATAGRAMS: LruHashMap<Tuple6, Datagram> = LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
+pub static DATAGRAMS: LruHashMap<Tuple, Datagram> = LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
 #[map]
 pub static NEW_DATAGRAM: PerCpuArray<Datagram> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -91,7 +89,7 @@ pub static HELPS: HashMap<u64, Help> = HashMap::with_max_entries(MAX_HELPED, NO_
 #[map]
 pub static NO_HELP: Array<Help> = Array::with_max_entries(1, 0);
 #[map]
-pub static EXPECTATIONS: HashMap<Tuple6, Expectation> = HashMap::with_max_entries(MAX_HELPED, NO_PREALLOC);
+pub static EXPECTATIONS: HashMap<Tuple, Expectation> = HashMap::with_max_entries(MAX_HELPED, NO_PREALLOC);
 #[map]
 pub static REAP: Array<Reap> = Array::with_max_entries(REAP_BATCH, MMAPABLE);
 
@@ -262,37 +260,10 @@ impl Tables for Maps {
     }
 }
 
-/// The IPv4 form of a tuple.
-#[inline(always)]
-fn short(tuple: &Tuple6) -> Tuple4 {
-    Tuple4 { src: tuple.src[1] as u32, dst: tuple.dst[1] as u32, ports: tuple.ports }
-}
-
 impl Connections for Maps {
     #[inline(always)]
-    fn find(&self, tuple: &Tuple6) -> Option<NonNull<TupleRef>> {
-        let found = if tuple.ports.family == 4 {
-            TUPLES4.get_ptr_mut(short(tuple))
-        } else {
-            TUPLES6.get_ptr_mut(tuple)
-        };
-        found.and_then(NonNull::new)
-    }
-
-    #[inline(always)]
-    fn insert(&self, tuple: &Tuple6, to: TupleRef) -> bool {
-        const NOEXIST: u64 = 1;
-        if tuple.ports.family == 4 {
-            TUPLES4.insert(short(tuple), to, NOEXIST).is_ok()
-        } else {
-            TUPLES6.insert(tuple, to, NOEXIST).is_ok()
-        }
-    }
-
-    #[inline(always)]
-    fn remove(&self, tuple: &Tuple6) {
-        // Whoever removed it already did the same.
-        let _ = if tuple.ports.family == 4 { TUPLES4.remove(short(tuple)) } else { TUPLES6.remove(tuple) };
+    fn tuple_bucket(&self, number: u32) -> Option<NonNull<TupleBucket>> {
+        TUPLES.get_ptr_mut(number).and_then(NonNull::new)
     }
 
     #[inline(always)]
@@ -322,12 +293,12 @@ impl Connections for Maps {
     }
 
     #[inline(always)]
-    fn datagram(&self, key: &Tuple6) -> Option<NonNull<Datagram>> {
+    fn datagram(&self, key: &Tuple) -> Option<NonNull<Datagram>> {
         DATAGRAMS.get_ptr_mut(key).and_then(NonNull::new)
     }
 
     #[inline(always)]
-    fn insert_datagram(&self, key: &Tuple6, expires: u64) {
+    fn insert_datagram(&self, key: &Tuple, expires: u64) {
         const NOEXIST: u64 = 1;
         let Some(empty) = NEW_DATAGRAM.get_ptr_mut(0) else { return };
         // SAFETY: the element is this CPU's alone, and nothing but this word of it is ever written. A packet that
@@ -340,7 +311,7 @@ impl Connections for Maps {
     }
 
     #[inline(always)]
-    fn remove_datagram(&self, key: &Tuple6) {
+    fn remove_datagram(&self, key: &Tuple) {
         let _ = DATAGRAMS.remove(key);
     }
 
@@ -363,19 +334,19 @@ impl Connections for Maps {
     }
 
     #[inline(always)]
-    fn expectation(&self, tuple: &Tuple6) -> Option<Expectation> {
+    fn expectation(&self, tuple: &Tuple) -> Option<Expectation> {
         // SAFETY: values are never changed, and freed only after the program has run.
         unsafe { EXPECTATIONS.get(tuple).copied() }
     }
 
     #[inline(always)]
-    fn insert_expectation(&self, tuple: &Tuple6, expectation: &Expectation) -> bool {
+    fn insert_expectation(&self, tuple: &Tuple, expectation: &Expectation) -> bool {
         const NOEXIST: u64 = 1;
         EXPECTATIONS.insert(tuple, expectation, NOEXIST).is_ok()
     }
 
     #[inline(always)]
-    fn remove_expectation(&self, tuple: &Tuple6) {
+    fn remove_expectation(&self, tuple: &Tuple) {
         let _ = EXPECTATIONS.remove(tuple);
     }
 

@@ -1,7 +1,7 @@
 //! The reaper: removes the connections that the daemon lists, unless they have been touched meanwhile.
 //!
-//! Run by the daemon with BPF_PROG_TEST_RUN. Removal is done here and nowhere else but in the datapath
-//! itself, because only BPF can compare and swap what is in a hash map.
+//! Run by the daemon with BPF_PROG_TEST_RUN. Removal is done here and nowhere else but in the datapath itself: what
+//! goes with a connection (helpers, expectations) lies in hash maps, whose values only BPF can lock and change.
 
 use core::ffi::c_void;
 

@@ -7,7 +7,7 @@ use conntrack_core::{icmp, tcp};
 use super::{Connections, Kind, invalid, related};
 use crate::checksum;
 use crate::key::SHIFTS;
-use crate::layout::{Ports, Tuple6};
+use crate::layout::{Ports, Tuple};
 use crate::packet::Packet;
 use crate::parse::{eth_type, ip_proto};
 use crate::pipeline::{Headers, Machine, Run, stage};
@@ -166,8 +166,8 @@ fn tuples(machine: &mut Machine) -> Option<Kind> {
     } else {
         ([words[5], words[6]], [words[7], words[8]])
     };
-    machine.last.tuples[0] = Tuple6 { src, dst, ports };
-    machine.last.tuples[1] = Tuple6 { src: dst, dst: src, ports: answer };
+    machine.last.tuples[0] = Tuple { src, dst, ports };
+    machine.last.tuples[1] = Tuple { src: dst, dst: src, ports: answer };
     Some(kind)
 }
 

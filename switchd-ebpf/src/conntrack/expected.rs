@@ -4,7 +4,7 @@ use conntrack_core::nat::{Range, flags};
 use conntrack_core::{ct_state, status};
 
 use super::{Connections, describe_tuple, proceed, set_state, table};
-use crate::layout::{Expectation, Record, Tuple6, op};
+use crate::layout::{Expectation, Record, Tuple, op};
 use crate::packet::Packet;
 use crate::pipeline::{Machine, Run, stage};
 use crate::tables::Tables;
@@ -16,7 +16,7 @@ pub struct Heritage {
     /// The [`owner`](crate::layout::life::owner) of the parent's record.
     pub parent: u64,
     /// The parent's original tuple.
-    pub original: Tuple6,
+    pub original: Tuple,
     /// Its label.
     pub label: [u64; 2],
     /// Its mark.
@@ -24,7 +24,7 @@ pub struct Heritage {
     /// Not 0: the packet begins an expected connection, and the fields above are valid.
     pub expected: u32,
     /// The key of the expectation.
-    pub key: Tuple6,
+    pub key: Tuple,
 }
 
 /// Stage [`stage::RECOGNISE`]: whether the connection that the packet begins is expected.

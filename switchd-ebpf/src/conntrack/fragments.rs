@@ -16,7 +16,7 @@ use conntrack_core::{ct_state, icmp};
 use super::{Connections, Kind, TRACK_ATTEMPTS, conclude_without_record, finish, give_up, invalid, table};
 use crate::atomic;
 use crate::drop_reason::DropReason;
-use crate::layout::{DATAGRAM_WORDS, Datagram, Ports, Tuple6, datagram, op};
+use crate::layout::{DATAGRAM_WORDS, Datagram, Ports, Tuple, datagram, op};
 use crate::packet::Packet;
 use crate::parse::{FRAG_ANY, eth_type, ip_proto};
 use crate::pipeline::{Machine, Run, stage};
@@ -32,7 +32,7 @@ const LARGEST: u32 = 65535;
 #[derive(Clone, Copy, Default)]
 pub struct Fragment {
     /// What the datagram is known by: its addresses, and its identification in the place of ports.
-    pub key: Tuple6,
+    pub key: Tuple,
     /// The first unit of eight octets.
     pub start: u32,
     /// How many.
@@ -218,8 +218,8 @@ fn restore(machine: &mut Machine, result: u64) {
         Some(kind) if icmp => Ports { dst: u16::from(kind) << 8 | dst & 0xff, ..ports },
         _ => Ports { src: dst, dst: src, ..ports },
     };
-    machine.last.tuples[0] = Tuple6 { src: key.src, dst: key.dst, ports };
-    machine.last.tuples[1] = Tuple6 { src: key.dst, dst: key.src, ports: answer };
+    machine.last.tuples[0] = Tuple { src: key.src, dst: key.dst, ports };
+    machine.last.tuples[1] = Tuple { src: key.dst, dst: key.src, ports: answer };
     machine.track.kind = Kind::Fragment;
     machine.track.outcome.ct_state = result as u8;
 }
@@ -234,7 +234,7 @@ pub fn follow<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     let Some(found) = table::locate(run.datapath, &run.machine.last.tuples[0], run.machine.now) else {
         return follow_nobody(run);
     };
-    let Some(word) = table::lock_found(run.datapath, &found, &run.machine.last.tuples[0]) else { return };
+    let Some(word) = table::lock(run.datapath, found.record, found.life) else { return };
     // SAFETY: the lock is held: nobody else writes to the record, and the daemon only reads it.
     let record = unsafe { &mut *found.record.as_ptr() };
     let direction = core::hint::black_box(found.direction as usize) & 1;

@@ -12,7 +12,7 @@ use conntrack_core::{ct_state, ftp, status, tcp, tftp};
 use super::translate::ADJUSTS;
 use super::{Connections, Kind, NANOS, direction, give_up, table};
 use crate::drop_reason::DropReason;
-use crate::layout::{Expectation, Help, Ports, Record, Tuple6, helper, life};
+use crate::layout::{Expectation, Help, Ports, Record, Tuple, helper, life};
 use crate::packet::{MAX_OFFSET, Packet};
 use crate::pipeline::{Run, stage};
 use crate::tables::Tables;
@@ -33,7 +33,7 @@ pub struct Reading {
     /// Offset of the payload in the packet.
     pub at: u32,
     /// The key of what is announced.
-    pub tuple: Tuple6,
+    pub tuple: Tuple,
     /// What is announced.
     pub expectation: Expectation,
     /// Not 0: it was written down.
@@ -202,7 +202,7 @@ fn announces(record: &Record, reading: &mut Reading, direction: u8) -> bool {
     }
     // Whoever the connection is with calls where it thinks that the sender is.
     reading.tuple =
-        Tuple6 { src: other.src, dst: other.dst, ports: Ports { src: 0, dst: port, ..other.ports } };
+        Tuple { src: other.src, dst: other.dst, ports: Ports { src: 0, dst: port, ..other.ports } };
     reading.expectation.port = announced;
     reading.expectation.direction = direction as u8;
     true

@@ -13,6 +13,7 @@ mod related;
 mod replace;
 mod table;
 mod translate;
+mod tuples;
 
 use core::ptr::NonNull;
 
@@ -26,7 +27,7 @@ use crate::atomic;
 use crate::drop_reason::DropReason;
 use crate::key::{Key, WORDS};
 use crate::layout::{
-    Config, Datagram, Expectation, Help, Op, Record, Tuple6, TupleRef, Zone, event, helper, life, op,
+    Config, Datagram, Expectation, Help, Op, Record, Tuple, TupleBucket, Zone, event, helper, life, op, place,
 };
 use crate::packet::{Buffer, Packet};
 use crate::parse::{eth_type, ip_proto};
@@ -44,8 +45,9 @@ pub use table::{End, remove};
 pub use translate::{Translation, apply};
 
 use expected::endow;
-use table::{Count, Found, count};
+use table::{Count, count};
 use translate::ADJUSTS;
+use tuples::Found;
 
 /// Attempts to find or make a connection while others remove and make it.
 const TRACK_ATTEMPTS: u32 = 3;
@@ -54,14 +56,8 @@ const NANOS: u64 = 1_000_000_000;
 
 /// Where connections are stored.
 pub trait Connections {
-    /// The word behind a tuple.
-    fn find(&self, tuple: &Tuple6) -> Option<NonNull<TupleRef>>;
-
-    /// Adds a tuple; false if it is there already, or there is no memory.
-    fn insert(&self, tuple: &Tuple6, to: TupleRef) -> bool;
-
-    /// Removes a tuple.
-    fn remove(&self, tuple: &Tuple6);
+    /// A bucket of tuples.
+    fn tuple_bucket(&self, number: u32) -> Option<NonNull<TupleBucket>>;
 
     /// A record.
     fn record(&self, number: u32) -> Option<NonNull<Record>>;
@@ -79,13 +75,13 @@ pub trait Connections {
     fn zone(&self, zone: u16) -> Option<NonNull<Zone>>;
 
     /// The datagram that a fragment belongs to.
-    fn datagram(&self, key: &Tuple6) -> Option<NonNull<Datagram>>;
+    fn datagram(&self, key: &Tuple) -> Option<NonNull<Datagram>>;
 
     /// Adds an empty datagram, unless there is one.
-    fn insert_datagram(&self, key: &Tuple6, expires: u64);
+    fn insert_datagram(&self, key: &Tuple, expires: u64);
 
     /// Forgets a datagram.
-    fn remove_datagram(&self, key: &Tuple6);
+    fn remove_datagram(&self, key: &Tuple);
 
     /// What the helper of a connection keeps, by the [`life::owner`] of its record.
     fn help(&self, owner: u64) -> Option<NonNull<Help>>;
@@ -97,13 +93,13 @@ pub trait Connections {
     fn remove_help(&self, owner: u64);
 
     /// What is expected to begin with a tuple, whose source port is 0.
-    fn expectation(&self, tuple: &Tuple6) -> Option<Expectation>;
+    fn expectation(&self, tuple: &Tuple) -> Option<Expectation>;
 
     /// Expects a connection; false if one is expected there already, or there is no room.
-    fn insert_expectation(&self, tuple: &Tuple6, expectation: &Expectation) -> bool;
+    fn insert_expectation(&self, tuple: &Tuple, expectation: &Expectation) -> bool;
 
     /// Expects it no longer.
-    fn remove_expectation(&self, tuple: &Tuple6);
+    fn remove_expectation(&self, tuple: &Tuple);
 
     /// How long connections of a policy live.
     fn timeouts(&self, policy: u16) -> &Timeouts;
@@ -210,7 +206,7 @@ pub struct Last {
     /// Zero.
     pub pad: [u8; 6],
     /// The tuple of the packet and, behind it, the tuple of the packets that answer it.
-    pub tuples: [Tuple6; 2],
+    pub tuples: [Tuple; 2],
 }
 
 impl Last {
@@ -384,7 +380,7 @@ fn needs_adjusting(machine: &Machine, found: &Found) -> bool {
 /// or was removed on purpose.
 #[inline(always)]
 fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &Found) -> u32 {
-    let Some(word) = table::lock_found(run.datapath, found, &run.machine.last.tuples[0]) else {
+    let Some(word) = table::lock(run.datapath, found.record, found.life) else {
         return stage::CONNECT;
     };
     let machine = &mut *run.machine;
@@ -539,7 +535,7 @@ fn describe(record: &Record, machine: &mut Machine) {
 
 /// Sets the key's original tuple.
 #[inline(always)]
-fn describe_tuple(tuple: &Tuple6, key: &mut Key) {
+fn describe_tuple(tuple: &Tuple, key: &mut Key) {
     let words = &mut key.words;
     words[13] |= u64::from(tuple.ports.protocol) << 48;
     let (mut src, mut dst) = (tuple.ports.src, tuple.ports.dst);
@@ -675,29 +671,31 @@ pub fn claim<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     // SAFETY: as in `commit`, whose record this still is.
     let record = unsafe { &mut *pointer.as_ptr() };
     let word = record.life & !(life::ALIVE | life::LOCKED);
+    // From its first tuple on, others shall know that it is about to be alive.
+    // SAFETY: the word is valid, and everyone accesses it atomically.
+    unsafe { atomic::publish(&raw mut record.life, word | life::LOCKED) };
+    record.places = [place::NONE; 2];
     machine.stage = stage::CONNECT;
     // The reply tuple first: who finds the original one may then rely on both.
     if machine.track.flags & op::CT_NAT != 0 {
         if !translate::choose(run, record) {
             let zone = run.machine.track.zone;
-            table::give_back(datapath, zone, number);
+            table::give_back(datapath, zone, number, record, word);
             count(datapath, zone, Count::Refused);
             give_up(run, DropReason::NatExhausted as u32);
             return;
         }
-    } else if !table::claim(datapath, &record.tuples[1], table::reference(number, word, 1)) {
+    } else if !take_place(datapath, record, number, Direction::Reply) {
         machine.track.failure = DropReason::ConntrackClash as u32;
-        table::give_back(datapath, machine.track.zone, number);
+        table::give_back(datapath, machine.track.zone, number, record, word);
         return;
     }
     let machine = &mut *run.machine;
     // What is its own reply has the one tuple, and as in Linux all that follows counts as replies.
     let [original, reply] = &record.tuples;
-    if !table::same(original, reply)
-        && !table::claim(datapath, &record.tuples[0], table::reference(number, word, 0))
-    {
-        table::forget(datapath, &record.tuples[1], table::reference(number, word, 1));
-        table::give_back(datapath, machine.track.zone, number);
+    if !table::same(original, reply) && !take_place(datapath, record, number, Direction::Original) {
+        tuples::remove(datapath, record.places[1]);
+        table::give_back(datapath, machine.track.zone, number, record, word);
         return;
     }
     translate::plan(machine, record, Direction::Original);
@@ -716,4 +714,18 @@ pub fn claim<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     // SAFETY: the word is valid, and everyone accesses it atomically.
     unsafe { atomic::publish(&raw mut record.life, word | life::ALIVE) };
     machine.stage = next;
+}
+
+/// Makes one of a new record's tuples lead to it, unless it leads to another connection.
+#[inline(always)]
+fn take_place<D: Tables + Connections>(
+    datapath: &D,
+    record: &mut Record,
+    number: u32,
+    direction: Direction,
+) -> bool {
+    let direction = direction as usize;
+    let place = tuples::add(datapath, &record.tuples[direction], number, direction as u32);
+    record.places[direction] = place.unwrap_or(place::NONE);
+    place.is_some()
 }

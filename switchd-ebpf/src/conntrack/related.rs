@@ -8,7 +8,7 @@ use conntrack_core::{Direction, ct_state, icmp};
 use super::{Connections, TRACK_ATTEMPTS, finish, give_up, invalid, table, translate};
 use crate::checksum::{add, correct, delta};
 use crate::key::Key;
-use crate::layout::{Ports, Tuple6};
+use crate::layout::{Ports, Tuple};
 use crate::packet::{Changed, MAX_OFFSET, Packet};
 use crate::parse::{Layout, eth_type, ip_proto};
 use crate::pipeline::{Machine, Run, stage};
@@ -83,7 +83,7 @@ fn read_network<P: Packet, D>(run: &mut Run<'_, P, D>) -> Option<()> {
     }
     track.quote = Quote { l3: l3 as u16, l4: l4 as u16, l4_len: 0, sum: 0 };
     let ports = Ports { src: 0, dst: 0, zone: track.zone, protocol, family };
-    last.tuples[0] = Tuple6 { src: dst, dst: src, ports };
+    last.tuples[0] = Tuple { src: dst, dst: src, ports };
     Some(())
 }
 
@@ -179,7 +179,7 @@ pub fn relate<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     if !goes_to(&run.machine.key, &run.machine.last.tuples[0]) {
         return invalid(run);
     }
-    let Some(word) = table::lock_found(run.datapath, &found, &run.machine.last.tuples[0]) else { return };
+    let Some(word) = table::lock(run.datapath, found.record, found.life) else { return };
     let machine = &mut *run.machine;
     // SAFETY: the lock is held: nobody else writes to the record.
     let record = unsafe { &*found.record.as_ptr() };
@@ -197,7 +197,7 @@ pub fn relate<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
 
 /// Whether the packet goes to the destination of a tuple.
 #[inline(always)]
-fn goes_to(key: &Key, tuple: &Tuple6) -> bool {
+fn goes_to(key: &Key, tuple: &Tuple) -> bool {
     let words = &key.words;
     if tuple.ports.family == 4 {
         words[3] & 0xffff_ffff == tuple.dst[1]

@@ -37,7 +37,7 @@ pub fn adjust<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     machine.track.translation.bits |= ADJUSTS;
     machine.track.translation.shifts = 0;
     let Some(found) = table::locate(run.datapath, &machine.last.tuples[0], machine.now) else { return };
-    let Some(word) = table::lock_found(run.datapath, &found, &machine.last.tuples[0]) else { return };
+    let Some(word) = table::lock(run.datapath, found.record, found.life) else { return };
     let mut shifts = Shifts::default();
     if let Some(help) = run.datapath.help(life::owner(found.number, word)) {
         // SAFETY: the value is valid while the program runs, and the lock is held.

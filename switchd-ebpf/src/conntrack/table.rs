@@ -1,34 +1,26 @@
-//! How connections are stored: each is one [`Record`], found through two tuples (original and reply direction),
-//! which stay valid for as long as the record's [`life`] says so. See [`Record`] for who may write what.
+//! How connections are stored: each is one [`Record`], found through two [`tuples`] (original and reply direction),
+//! which lead to it for as long as its [`life`] says so. See [`Record`] for who may write what.
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
-use conntrack_core::{Direction, status};
+use conntrack_core::status;
 
 use super::Connections;
 use super::help::retire;
+use super::tuples::{self, Found};
 use crate::atomic;
 use crate::drop_reason::DropReason;
-use crate::layout::{Config, Record, TUPLE_DYING, Tuple6, TupleRef, Zone, event, helper, life, zone_flags};
+use crate::layout::{Config, Record, Tuple, Zone, event, helper, life, zone_flags};
 use crate::packet::Packet;
 use crate::pipeline::Run;
 use crate::tables::Tables;
 
 /// Attempts to lock a record: some milliseconds. An update takes a hundred nanoseconds, but its CPU may serve an
 /// interrupt, or be a virtual one that its host has put aside. The kernel's own locks have no bound at all.
-const LOCK_ATTEMPTS: u32 = 1 << 20;
+pub(super) const LOCK_ATTEMPTS: u32 = 1 << 20;
 /// Records looked at for one that may go, when the table is full.
 const EVICTION_PROBES: u32 = 64;
-
-/// A live connection, as a tuple led to it.
-#[derive(Clone, Copy)]
-pub(super) struct Found {
-    pub record: NonNull<Record>,
-    pub number: u32,
-    pub life: u64,
-    pub direction: Direction,
-}
 
 /// Why a connection ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,55 +35,26 @@ pub enum End {
 
 /// Follows a tuple to a live record. One that has expired is removed on the way.
 #[inline(always)]
-pub(super) fn locate<D: Connections>(datapath: &D, tuple: &Tuple6, now: u64) -> Option<Found> {
-    let reference = datapath.find(tuple)?;
-    // SAFETY: the map's value is valid while the program runs, and everyone accesses it atomically.
-    let reference = unsafe { atomic::load(reference.as_ptr()) };
-    let number = reference as u32;
-    let record = datapath.record(number)?;
-    // SAFETY: as above, for the record's life word.
-    let word = unsafe { atomic::load(&raw const (*record.as_ptr()).life) };
-    if word & life::ALIVE == 0 || tag(word) != (reference >> 32) as u32 & !1 {
+pub(super) fn locate<D: Tables + Connections>(datapath: &D, tuple: &Tuple, now: u64) -> Option<Found> {
+    let found = tuples::find(datapath, tuple)?;
+    // SAFETY: the record is valid while the program runs; this word is written alone.
+    if unsafe { atomic::load(&raw const (*found.record.as_ptr()).expires) } < now {
+        remove(datapath, found.record, found.number, found.life, now, End::Expired);
         return None;
     }
-    // SAFETY: as above; this word is written alone.
-    if unsafe { atomic::load(&raw const (*record.as_ptr()).expires) } < now {
-        remove(datapath, record, number, word, now, End::Expired);
-        return None;
-    }
-    let direction = if reference >> 32 & 1 == 0 { Direction::Original } else { Direction::Reply };
-    Some(Found { record, number, life: word, direction })
+    Some(found)
 }
 
 /// Whether two tuples are the same. Word by word: a comparison of the whole would become a call of `memcmp`, which BPF
 /// does not have.
 #[inline(always)]
-pub(super) fn same(a: &Tuple6, b: &Tuple6) -> bool {
-    let ports = |tuple: &Tuple6| {
-        u64::from(tuple.ports.src) << 48
-            | u64::from(tuple.ports.dst) << 32
-            | u64::from(tuple.ports.zone) << 16
-            | u64::from(tuple.ports.protocol) << 8
-            | u64::from(tuple.ports.family)
-    };
+pub(super) fn same(a: &Tuple, b: &Tuple) -> bool {
     (a.src[0] ^ b.src[0])
         | (a.src[1] ^ b.src[1])
         | (a.dst[0] ^ b.dst[0])
         | (a.dst[1] ^ b.dst[1])
-        | (ports(a) ^ ports(b))
+        | (a.ports.word() ^ b.ports.word())
         == 0
-}
-
-/// The upper half of a [`TupleRef`] to a record, for the original direction.
-#[inline(always)]
-pub(super) fn tag(word: u64) -> u32 {
-    life::generation(word) << 1
-}
-
-/// What a tuple of a record holds.
-#[inline(always)]
-pub(super) fn reference(number: u32, word: u64, direction: u32) -> TupleRef {
-    u64::from(tag(word) | direction) << 32 | u64::from(number)
 }
 
 /// Whether a record still holds the connection that it did when it had this life.
@@ -99,7 +62,7 @@ pub(super) fn reference(number: u32, word: u64, direction: u32) -> TupleRef {
 pub(super) fn lives(record: NonNull<Record>, found: u64) -> bool {
     // SAFETY: the record is valid while the program runs, and everyone accesses `life` atomically.
     let word = unsafe { atomic::load(&raw const (*record.as_ptr()).life) };
-    word & life::ALIVE != 0 && tag(word) == tag(found)
+    word & life::ALIVE != 0 && life::generation(word) == life::generation(found)
 }
 
 /// An attempt to lock a record.
@@ -122,28 +85,13 @@ pub(super) fn lock<D: Tables>(datapath: &D, record: NonNull<Record>, found: u64)
     (locking.taken != 0).then_some(locking.taken)
 }
 
-/// The same for a record that a tuple led to. The map's entries are preallocated: one that another CPU has removed since
-/// it was found may hold another tuple by now, and have led to another connection.
-#[inline(always)]
-pub(super) fn lock_found<D: Tables>(datapath: &D, found: &Found, tuple: &Tuple6) -> Option<u64> {
-    let word = lock(datapath, found.record, found.life)?;
-    // SAFETY: the lock is held: nobody else writes to the record, and the daemon only reads it.
-    let record = unsafe { &mut *found.record.as_ptr() };
-    let direction = core::hint::black_box(found.direction as usize) & 1;
-    if same(tuple, &record.tuples[direction]) {
-        return Some(word);
-    }
-    unlock(record, word);
-    None
-}
-
 extern "C" fn try_lock(_index: u64, locking: *mut c_void) -> i64 {
     // SAFETY: `lock` passes its own, exclusively borrowed for as long as this runs.
     let locking = unsafe { &mut *locking.cast::<Locking>() };
     let record = locking.record.as_ptr();
     // SAFETY: the record is valid while the program runs, and everyone accesses `life` atomically.
     let word = unsafe { atomic::load(&raw const (*record).life) };
-    if word & life::ALIVE == 0 || tag(word) != tag(locking.found) {
+    if word & life::ALIVE == 0 || life::generation(word) != life::generation(locking.found) {
         return 1;
     }
     if word & life::LOCKED != 0 {
@@ -162,42 +110,6 @@ extern "C" fn try_lock(_index: u64, locking: *mut c_void) -> i64 {
 pub(super) fn unlock(record: &mut Record, word: u64) {
     // SAFETY: the word is valid, and everyone accesses it atomically.
     unsafe { atomic::publish(&raw mut record.life, life::updated(word)) };
-}
-
-/// Makes a tuple lead to a record: adds it, or takes over one that leads nowhere any more.
-#[inline(always)]
-pub(super) fn claim<D: Connections>(datapath: &D, tuple: &Tuple6, to: TupleRef) -> bool {
-    if datapath.insert(tuple, to) {
-        return true;
-    }
-    let Some(word) = datapath.find(tuple) else { return false };
-    // SAFETY: the map's value is valid while the program runs, and everyone accesses it atomically.
-    let old = unsafe { atomic::load(word.as_ptr()) };
-    if old == TUPLE_DYING || leads_somewhere(datapath, old) {
-        return false;
-    }
-    // SAFETY: as above.
-    unsafe { atomic::compare_exchange(word.as_ptr(), old, to) == old }
-}
-
-/// Whether a tuple's record is alive, or about to be.
-#[inline(always)]
-fn leads_somewhere<D: Connections>(datapath: &D, reference: TupleRef) -> bool {
-    let Some(record) = datapath.record(reference as u32) else { return false };
-    // SAFETY: the record is valid while the program runs, and everyone accesses `life` atomically.
-    let word = unsafe { atomic::load(&raw const (*record.as_ptr()).life) };
-    tag(word) == (reference >> 32) as u32 & !1
-}
-
-/// Removes a tuple if it still leads where it is thought to.
-#[inline(always)]
-pub(super) fn forget<D: Connections>(datapath: &D, tuple: &Tuple6, to: TupleRef) {
-    let Some(word) = datapath.find(tuple) else { return };
-    // SAFETY: the map's value is valid while the program runs, and everyone accesses it atomically.
-    if unsafe { atomic::compare_exchange(word.as_ptr(), to, TUPLE_DYING) } == to {
-        // Nobody takes over a dying tuple, and nobody adds one that is there: it is still ours to remove.
-        datapath.remove(tuple);
-    }
 }
 
 /// Ends a connection, if its life is still the given word: unlocked, and as it was judged.
@@ -238,8 +150,8 @@ fn end<D: Connections>(
     }
     // SAFETY: the record has just died by our hand and is not released yet: nobody else touches it.
     let record = unsafe { &*pointer.as_ptr() };
-    forget(datapath, &record.tuples[0], reference(number, word, 0));
-    forget(datapath, &record.tuples[1], reference(number, word, 1));
+    tuples::remove(datapath, record.places[0]);
+    tuples::remove(datapath, record.places[1]);
     if record.helper != helper::NONE {
         retire(datapath, life::owner(number, word));
     }
@@ -337,9 +249,17 @@ pub(super) fn allocate<P: Packet, D: Tables + Connections>(
     })
 }
 
-/// Gives back what [`allocate`] gave, unused.
+/// Gives back what [`allocate`] gave, unused, with the life that it had.
 #[inline(always)]
-pub(super) fn give_back<D: Connections>(datapath: &D, zone: u16, number: u32) {
+pub(super) fn give_back<D: Connections>(
+    datapath: &D,
+    zone: u16,
+    number: u32,
+    record: &mut Record,
+    word: u64,
+) {
+    // SAFETY: the word is valid, and everyone accesses it atomically.
+    unsafe { atomic::publish(&raw mut record.life, word) };
     dismiss(datapath, zone);
     datapath.release(number);
 }

@@ -6,9 +6,9 @@ use core::ffi::c_void;
 use conntrack_core::nat::{MAX_ATTEMPTS, Original, flags};
 use conntrack_core::{Direction, ct_state, status};
 
-use super::{Connections, table};
+use super::{Connections, take_place};
 use crate::key::{Key, SHIFTS};
-use crate::layout::{Record, life, op};
+use crate::layout::{Record, op};
 use crate::packet::Packet;
 use crate::parse::{eth_type, ip_proto};
 use crate::pipeline::{Machine, Run};
@@ -188,9 +188,6 @@ extern "C" fn try_candidate<P: Packet, D: Tables + Connections>(_index: u64, run
         reply.ports.dst = search.src_port;
         reply.ports.src = search.dst_port;
     }
-    let word = record.life & !(life::ALIVE | life::LOCKED);
-    if table::claim(run.datapath, &record.tuples[1], table::reference(track.number, word, 1)) {
-        track.chosen = 1;
-    }
+    track.chosen = u32::from(take_place(run.datapath, record, track.number, Direction::Reply));
     i64::from(track.chosen != 0)
 }

@@ -1,12 +1,13 @@
 //! The connection table, as the daemon sees it: it reads records where they are, and has the reaper program
 //! remove them.
 
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
-use switchd_ebpf::layout::{Config, MAX_POLICIES, REAP_BATCH, Reap, Record, life};
+use switchd_ebpf::layout::{Config, MAX_POLICIES, REAP_BATCH, Reap, Record, TupleBucket, life, place};
 
 use super::clock;
 use super::shared::Shared;
@@ -14,6 +15,7 @@ use super::shared::Shared;
 /// The connection table.
 pub struct Connections {
     records: Shared<Record>,
+    tuples: Shared<TupleBucket>,
     config: Arc<Shared<Config>>,
     /// The reaper's list. Whoever holds it runs the reaper.
     reaper: Mutex<Reaper>,
@@ -30,18 +32,41 @@ const READ_ATTEMPTS: u32 = 16;
 impl Connections {
     pub(super) fn new(
         records: Shared<Record>,
+        tuples: Shared<TupleBucket>,
         config: Arc<Shared<Config>>,
         list: Shared<Reap>,
         programs: Arc<Mutex<Ebpf>>,
     ) -> Self {
-        Self { records, config, reaper: Mutex::new(Reaper { list, programs }) }
+        Self { records, tuples, config, reaper: Mutex::new(Reaper { list, programs }) }
     }
 
-    /// Buckets of the hash maps that lead to connections, over both address families. The kernel has as many as a
-    /// map may have entries, which are two for each connection, rounded up to a power of two.
+    /// Of how many connections each bucket has the original tuple, by which they are found.
     #[must_use]
-    pub fn buckets(&self) -> u64 {
-        2 * (2 * u64::from(self.records.len())).next_power_of_two()
+    pub fn per_bucket(&self) -> Vec<u32> {
+        let mut counts = vec![0; self.tuples.len() as usize];
+        for (_, record) in self.iter() {
+            // What is its own reply has the one tuple.
+            let [original, reply] = record.places;
+            let (bucket, _) = place::parts(if original == place::NONE { reply } else { original });
+            if let Some(count) = counts.get_mut(bucket as usize) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+
+    /// How many tuples lead to connections: two to each, but for one that is its own reply.
+    #[must_use]
+    pub fn tuples(&self) -> usize {
+        let tags = |bucket: NonNull<TupleBucket>| {
+            [0, 1, 2].map(|word| {
+                // SAFETY: within the mapping; both sides access the word whole.
+                let word = unsafe { AtomicU64::from_ptr(&raw mut (*bucket.as_ptr()).tags[word]) };
+                word.load(Ordering::Relaxed)
+            })
+        };
+        let taken = |tags: u64| tags.to_ne_bytes().into_iter().filter(|&tag| tag != 0).count();
+        (0..self.tuples.len()).filter_map(|bucket| self.tuples.at(bucket)).flat_map(tags).map(taken).sum()
     }
 
     /// Records that have ever been used: those past them are empty.

@@ -8,7 +8,8 @@ use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use conntrack_core::Timeouts;
 use switchd_ebpf::layout::{
-    BUCKETS_PER_LINE, Config, Entry, MAX_POLICIES, Op, Record, RuleCounter, Tuple4, Tuple6, TupleRef, ZONES,
+    BUCKETS_PER_LINE, Config, Entry, MAX_POLICIES, Op, Record, RuleCounter, TupleBucket, TupleHash, ZONES,
+    tuple_buckets,
 };
 
 use super::connections::Connections;
@@ -101,8 +102,7 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
         .map_max_entries("ENTRIES", lines)
         .map_max_entries("OPS", ops)
         .map_max_entries("RULE_COUNTERS", sizes.flows.saturating_mul(cpus))
-        .map_max_entries("TUPLES4", sizes.connections.saturating_mul(2))
-        .map_max_entries("TUPLES6", sizes.connections.saturating_mul(2))
+        .map_max_entries("TUPLES", tuple_buckets(sizes.connections))
         .map_max_entries("RECORDS", sizes.connections)
         .map_max_entries("FREE_RECORDS", sizes.connections);
     let mut ebpf = loader.load(OBJECT).map_err(|error| explain(&error, sizes))?;
@@ -126,6 +126,7 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
             (*config.as_ptr()).bucket_mask = buckets - 1;
             (*config.as_ptr()).max_connections = sizes.connections;
             (*config.as_ptr()).nat_salt = random_word();
+            (*config.as_ptr()).tuple_hash = TupleHash::new(tuple_buckets(sizes.connections), random_word);
         }
     }
     let timeouts = shared::<Timeouts>(&mut ebpf, "TIMEOUTS", MAX_POLICIES)?;
@@ -147,6 +148,7 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
     };
     let counters = Counters { drops: map(&mut ebpf, "DROPS")?, macs: map(&mut ebpf, "MACS")? };
     let records = shared(&mut ebpf, "RECORDS", sizes.connections)?;
+    let tuples = shared(&mut ebpf, "TUPLES", tuple_buckets(sizes.connections))?;
     let reap = shared(&mut ebpf, "REAP", switchd_ebpf::layout::REAP_BATCH)?;
     let zones = Zones::new(shared(&mut ebpf, "ZONES", ZONES)?, Arc::clone(&config));
     let events = Arc::new(Events::new(map(&mut ebpf, "EVENTS")?, Arc::clone(&config)));
@@ -161,23 +163,21 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
     });
     let ebpf = Arc::new(Mutex::new(ebpf));
     ports.programs = Some(Arc::clone(&ebpf));
-    let connections = Connections::new(records, config, reap, ebpf);
+    let connections = Connections::new(records, tuples, config, reap, ebpf);
     let tables = FlowTables::new(store);
     let policies = Policies::new(timeouts);
     Ok((Datapath { tables, ports, connections, zones, policies, events, counters }, verified))
 }
 
-/// Bytes that the kernel allocates at once for the maps that grow with the tables: arrays, and hash maps with their
-/// entries, of 48 bytes beside key and value, and buckets, 16 bytes each, of which there are at most twice as many.
+/// Bytes that the kernel allocates at once for the maps that grow with the tables.
 fn memory_needed(sizes: Sizes, cpus: u32) -> u64 {
-    const ENTRY: usize = 48 + size_of::<TupleRef>() + 2 * 16;
-    let tuples = 2 * (size_of::<Tuple4>() + size_of::<Tuple6>() + 2 * ENTRY) as u64;
-    let connection = size_of::<Record>() as u64 + size_of::<u32>() as u64 + tuples;
+    let connection = (size_of::<Record>() + size_of::<u32>()) as u64;
+    let tuples = u64::from(tuple_buckets(sizes.connections)) * size_of::<TupleBucket>() as u64;
     let (buckets, lines) = entry_space(sizes.flows);
     let entries = u64::from(buckets) * size_of::<u32>() as u64 + u64::from(lines) * size_of::<Entry>() as u64;
     let counters = u64::from(cpus) * size_of::<RuleCounter>() as u64;
     let flow = 4 * size_of::<Op>() as u64 + counters;
-    u64::from(sizes.connections) * connection + u64::from(sizes.flows) * flow + entries
+    u64::from(sizes.connections) * connection + tuples + u64::from(sizes.flows) * flow + entries
 }
 
 /// Buckets of the flow tables' entries, and lines that these have room for: three for each flow, of which most need
@@ -187,7 +187,7 @@ pub(super) fn entry_space(flows: u32) -> (u32, u32) {
 }
 
 /// A word that nobody can foresee: the standard library keys its hash maps with such.
-fn random_word() -> u64 {
+pub(super) fn random_word() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0)
 }
@@ -258,6 +258,7 @@ fn refused(name: &'static str, error: &ProgramError) -> LoadError {
         }
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
+
             let last = log.lines().rev().find(|line| !line.starts_with("processed")).unwrap_or_default();
             LoadError::Program { name, reason: format!("{io_error}; {last}") }
         }

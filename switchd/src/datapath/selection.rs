@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ofctl::wire::{CtFlush, CtTuple};
-use switchd_ebpf::layout::{Record, Tuple6};
+use switchd_ebpf::layout::{Record, Tuple};
 
 /// Which connections are meant.
 ///
@@ -60,7 +60,7 @@ impl Selection {
 }
 
 /// Whether a connection's tuple has what is wanted of it.
-fn agrees(wanted: &CtTuple, tuple: &Tuple6) -> bool {
+fn agrees(wanted: &CtTuple, tuple: &Tuple) -> bool {
     let ports = &tuple.ports;
     let [icmp_type, icmp_code] = ports.dst.to_be_bytes();
     wanted.src.is_none_or(|src| is(src, tuple.src, ports.family))
@@ -96,8 +96,8 @@ mod tests {
             label: [1, 0xff],
             // The source is translated.
             tuples: [
-                Tuple6 { src: a, dst: b, ports: ports(5000, 53) },
-                Tuple6 { src: b, dst: [0, 0x0a01_01f0], ports: ports(53, 34567) },
+                Tuple { src: a, dst: b, ports: ports(5000, 53) },
+                Tuple { src: b, dst: [0, 0x0a01_01f0], ports: ports(53, 34567) },
             ],
             ..Record::default()
         }

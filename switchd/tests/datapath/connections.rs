@@ -115,10 +115,11 @@ impl Switch {
         assert_eq!(counted(), expected);
     }
 
-    /// Fills the empty table to the last record. The maps of tuples have room for just the tuples of that many
-    /// connections, and assured ones are not evicted: a record or a tuple that has leaked would show.
+    /// Fills the empty table to the last record. Assured connections are not evicted: a record that has leaked would
+    /// show.
     fn assert_nothing_leaked(&self, connections: u16) {
         assert_eq!(self.records().len(), 0);
+        assert_eq!(self.datapath.connections.tuples(), 0);
         let (full, busy) = (self.drops(DropReason::ConntrackFull), self.drops(DropReason::ConntrackBusy));
         for connection in 0..connections {
             assert!(self.open(connection), "connection {connection} of {connections}");
@@ -127,6 +128,7 @@ impl Switch {
         assert_eq!(self.drops(DropReason::ConntrackFull), full + 1);
         assert_eq!(self.drops(DropReason::ConntrackBusy), busy);
         assert_eq!(self.records().len(), usize::from(connections));
+        assert_eq!(self.datapath.connections.tuples(), 2 * usize::from(connections));
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use conntrack_core::{protocol, status, tcp};
 use serde::Serialize;
-use switchd_ebpf::layout::{Event, Record, Tuple6};
+use switchd_ebpf::layout::{self, Event, Record};
 
 use super::dump::Printer;
 use super::text::{address, helper_name, names, protocol_name};
@@ -131,7 +131,7 @@ fn connection(printer: &Printer<'_>, number: u32, record: &Record) -> Connection
     }
 }
 
-fn tuple(tuple: &Tuple6) -> Tuple {
+fn tuple(tuple: &layout::Tuple) -> Tuple {
     let ports = &tuple.ports;
     let transport = match ports.protocol {
         protocol::ICMP | protocol::ICMPV6 => {

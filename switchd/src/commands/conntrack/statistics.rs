@@ -2,7 +2,7 @@
 //! and what has happened to others.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use conntrack_core::protocol;
@@ -10,7 +10,7 @@ use switchd_ebpf::layout::Zone;
 
 use super::super::invalid;
 use super::arguments::{Arguments, without_datapath, words};
-use crate::control::Registry;
+use crate::control::{Registry, Reply};
 use crate::switch::Switch;
 
 /// Protocols by the names that the statistics have for them, in the order of printing.
@@ -67,18 +67,21 @@ pub(super) fn register(registry: &mut Registry, switch: &Arc<Switch>) {
     let hashed = Arc::clone(switch);
     registry.register("dpctl/ct-bkts", "[dp] [gt=N]", 0..=2, move |args, reply| {
         let words = words(args)?;
-        match without_datapath(&words) {
-            [] => {}
-            // It would leave out buckets that hold less.
-            [gt] if gt.strip_prefix("gt=").is_some_and(|number| number.parse::<u16>().is_ok()) => {}
+        let above: u32 = match without_datapath(&words) {
+            [] => 0,
+            [above] => {
+                let number = above.strip_prefix("gt=").and_then(|number| number.parse::<u16>().ok());
+                number.ok_or_else(|| invalid("datapath not found"))?.into()
+            }
             _ => return Err(invalid("datapath not found")),
+        };
+        let counts = hashed.connections().per_bucket();
+        let total: u32 = counts.iter().sum();
+        writeln!(reply, "Total Buckets: {}\nCurrent Connections: {total}\n", counts.len())?;
+        if total != 0 {
+            print_buckets(&counts, above, reply)?;
         }
-        let zones = hashed.zones();
-        writeln!(reply, "Total Buckets: {}", hashed.connections().buckets())?;
-        writeln!(reply, "Current Connections: {}\n", zones.connections())?;
-        // The kernel keeps the seed of its hash to itself, and nobody should be able to fill one bucket. Without
-        // these words an answer without rows would say that no bucket holds as many.
-        Ok(writeln!(reply, "Connections per bucket: not known, the kernel does not tell")?)
+        Ok(())
     });
 
     let zoned = Arc::clone(switch);
@@ -110,6 +113,21 @@ pub(super) fn register(registry: &mut Registry, switch: &Arc<Switch>) {
         }
         Ok(())
     });
+}
+
+/// OVS's table of buckets: a dot stands for one with no more than `above` connections.
+fn print_buckets(counts: &[u32], above: u32, reply: &mut Reply) -> fmt::Result {
+    const PER_ROW: usize = 8;
+    writeln!(reply, "+-----------+-----------------------------------------+")?;
+    writeln!(reply, "|  Buckets  |         Connections per Buckets         |")?;
+    write!(reply, "+-----------+-----------------------------------------+")?;
+    for (row, counts) in counts.chunks(PER_ROW).enumerate() {
+        write!(reply, "\n {:3}..{:3}   | ", row * PER_ROW, row * PER_ROW + PER_ROW - 1)?;
+        for &count in counts {
+            if count > above { write!(reply, "{count:5}")? } else { write!(reply, "{:>5}", ".")? }
+        }
+    }
+    writeln!(reply, "\n")
 }
 
 /// Whether anything has happened in a zone so far.

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use conntrack_core::{protocol, status, tcp};
-use switchd_ebpf::layout::{Record, Tuple6, helper};
+use switchd_ebpf::layout::{Record, Tuple, helper};
 
 use super::dump::Printer;
 use super::timestamp::{Timestamp, Zone};
@@ -107,7 +107,7 @@ pub(super) fn address(halves: [u64; 2], family: u8) -> IpAddr {
     }
 }
 
-fn write_tuple(out: &mut dyn Write, tuple: &Tuple6) -> fmt::Result {
+fn write_tuple(out: &mut dyn Write, tuple: &Tuple) -> fmt::Result {
     let ports = &tuple.ports;
     write!(out, "src={},dst={}", address(tuple.src, ports.family), address(tuple.dst, ports.family))?;
     match ports.protocol {
