@@ -19,7 +19,7 @@ use crate::pipeline::Run;
 use crate::tables::Tables;
 
 /// Steps of a search before it begins to loop.
-const INLINE_STEPS: u32 = 3;
+const INLINE_STEPS: u32 = 5;
 /// Subtables and entries that one search goes through: more than there are.
 const MAX_STEPS: u32 = 1 << 23;
 

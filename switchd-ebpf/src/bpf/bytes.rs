@@ -1,11 +1,11 @@
-//! Direct access to a packet's linear bytes: the one door through which they are read.
+//! Direct access to a packet's linear bytes: the one door to them.
 
 use aya_ebpf::helpers::generated::bpf_csum_diff;
 use switchd_ebpf::packet::MAX_OFFSET;
 
 /// The address of `len` bytes at `offset`, if they lie between `data` and `data_end`.
 #[inline(always)]
-pub fn at(data: usize, data_end: usize, offset: u32, len: usize) -> Option<usize> {
+fn at(data: usize, data_end: usize, offset: u32, len: usize) -> Option<usize> {
     if offset > MAX_OFFSET {
         return None;
     }
@@ -37,12 +37,77 @@ pub fn length(len: u32) -> Option<u32> {
     if bounded == 0 || bounded > 64 { None } else { Some(bounded as u32) }
 }
 
+/// Reads a word at an address, or writes one there. By instructions of its own, because LLVM takes it that BPF cannot
+/// do so where the address is not aligned, and would go byte by byte; the kernel can wherever the processor can (x86-64
+/// and arm64).
+macro_rules! word {
+    ($size:literal, $at:expr) => {{
+        let word: u64;
+        core::arch::asm!(
+            concat!("{0} = *(", $size, " *)({1} + 0)"), out(reg) word, in(reg) $at, options(pure, readonly, nostack)
+        );
+        word
+    }};
+    ($size:literal, $at:expr, $word:expr) => {
+        core::arch::asm!(
+            concat!("*(", $size, " *)({1} + 0) = {0}"), in(reg) u64::from($word), in(reg) $at, options(nostack)
+        )
+    };
+}
+
 /// Reads `N` bytes.
 #[inline(always)]
 pub fn load<const N: usize>(data: usize, data_end: usize, offset: u32) -> Option<[u8; N]> {
-    let start = at(data, data_end, offset, N)?;
-    // SAFETY: `at` has checked that the bytes lie within the packet; an array of bytes needs no alignment.
-    Some(unsafe { *(start as *const [u8; N]) })
+    let from = at(data, data_end, offset, N)?;
+    let mut bytes = [0; N];
+    let to: *mut u8 = bytes.as_mut_ptr();
+    let mut done = 0;
+    // SAFETY: `at` has checked that the bytes lie within the packet, and there is room for as many.
+    unsafe {
+        while done + 8 <= N {
+            to.add(done).cast::<u64>().write_unaligned(word!("u64", from + done));
+            done += 8;
+        }
+        if N & 4 != 0 {
+            to.add(done).cast::<u32>().write_unaligned(word!("u32", from + done) as u32);
+            done += 4;
+        }
+        if N & 2 != 0 {
+            to.add(done).cast::<u16>().write_unaligned(word!("u16", from + done) as u16);
+            done += 2;
+        }
+        if N & 1 != 0 {
+            to.add(done).write(word!("u8", from + done) as u8);
+        }
+    }
+    Some(bytes)
+}
+
+/// Writes `N` bytes. None: they are not all within the packet.
+#[inline(always)]
+pub fn store<const N: usize>(data: usize, data_end: usize, offset: u32, bytes: [u8; N]) -> Option<()> {
+    let to = at(data, data_end, offset, N)?;
+    let from: *const u8 = bytes.as_ptr();
+    let mut done = 0;
+    // SAFETY: as in `load`.
+    unsafe {
+        while done + 8 <= N {
+            word!("u64", to + done, from.add(done).cast::<u64>().read_unaligned());
+            done += 8;
+        }
+        if N & 4 != 0 {
+            word!("u32", to + done, from.add(done).cast::<u32>().read_unaligned());
+            done += 4;
+        }
+        if N & 2 != 0 {
+            word!("u16", to + done, from.add(done).cast::<u16>().read_unaligned());
+            done += 2;
+        }
+        if N & 1 != 0 {
+            word!("u8", to + done, from.add(done).read());
+        }
+    }
+    Some(())
 }
 
 /// Sums `N` bytes, a multiple of 4, in memory order onto `seed`, with [`NOT_LINEAR`] set if they cannot be had.

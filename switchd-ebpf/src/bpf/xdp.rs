@@ -231,10 +231,7 @@ impl Packet for XdpPacket {
 
     #[inline(always)]
     fn store<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool {
-        let Some(start) = bytes::at(self.ctx.data(), self.ctx.data_end(), offset, N) else { return false };
-        // SAFETY: `at` has checked that the bytes lie within the packet.
-        unsafe { *(start as *mut [u8; N]) = bytes };
-        true
+        bytes::store(self.ctx.data(), self.ctx.data_end(), offset, bytes).is_some()
     }
 
     #[inline(always)]
