@@ -22,6 +22,12 @@ pub trait Packet {
     /// Reads `len` bytes, 1 to 64, into the beginning of a buffer. On failure the buffer's content is undefined.
     fn read(&self, offset: u32, buffer: &mut Buffer, len: u32) -> bool;
 
+    /// As [`Packet::read`], of `N` bytes; cheaper where the hook need not be asked.
+    #[inline(always)]
+    fn read_exactly<const N: usize>(&self, offset: u32, buffer: &mut Buffer) -> bool {
+        self.read(offset, buffer, N as u32)
+    }
+
     /// Writes `N` bytes, at most 16.
     fn store<const N: usize>(&mut self, offset: u32, bytes: [u8; N]) -> bool;
 

@@ -1,7 +1,7 @@
 //! Direct access to a packet's linear bytes: the one door to them.
 
 use aya_ebpf::helpers::generated::bpf_csum_diff;
-use switchd_ebpf::packet::MAX_OFFSET;
+use switchd_ebpf::packet::{Buffer, MAX_OFFSET};
 
 /// The address of `len` bytes at `offset`, if they lie between `data` and `data_end`.
 #[inline(always)]
@@ -60,9 +60,29 @@ macro_rules! word {
 pub fn load<const N: usize>(data: usize, data_end: usize, offset: u32) -> Option<[u8; N]> {
     let from = at(data, data_end, offset, N)?;
     let mut bytes = [0; N];
-    let to: *mut u8 = bytes.as_mut_ptr();
-    let mut done = 0;
     // SAFETY: `at` has checked that the bytes lie within the packet, and there is room for as many.
+    unsafe { copy::<N>(from, bytes.as_mut_ptr()) };
+    Some(bytes)
+}
+
+/// Reads `N` bytes into the beginning of a buffer.
+#[inline(always)]
+pub fn read<const N: usize>(data: usize, data_end: usize, offset: u32, buffer: &mut Buffer) -> Option<()> {
+    const { assert!(N <= size_of::<Buffer>()) };
+    let from = at(data, data_end, offset, N)?;
+    // SAFETY: as in `load`.
+    unsafe { copy::<N>(from, buffer.bytes.as_mut_ptr()) };
+    Some(())
+}
+
+/// Reads `N` bytes from an address.
+///
+/// # Safety
+/// They must lie within the packet, and `to` be valid for writing as many.
+#[inline(always)]
+unsafe fn copy<const N: usize>(from: usize, to: *mut u8) {
+    let mut done = 0;
+    // SAFETY: the caller's promise.
     unsafe {
         while done + 8 <= N {
             to.add(done).cast::<u64>().write_unaligned(word!("u64", from + done));
@@ -80,7 +100,6 @@ pub fn load<const N: usize>(data: usize, data_end: usize, offset: u32) -> Option
             to.add(done).write(word!("u8", from + done) as u8);
         }
     }
-    Some(bytes)
 }
 
 /// Writes `N` bytes. None: they are not all within the packet.

@@ -223,6 +223,13 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
+    fn read_exactly<const N: usize>(&self, offset: u32, buffer: &mut Buffer) -> bool {
+        // A frame may be in pieces.
+        bytes::read::<N>(self.ctx.data(), self.ctx.data_end(), offset, buffer).is_some()
+            || self.read(offset, buffer, N as u32)
+    }
+
+    #[inline(always)]
     fn read(&self, offset: u32, buffer: &mut Buffer, len: u32) -> bool {
         let Some(len) = bytes::length(len) else { return false };
         // SAFETY: the context is the program's own, and the buffer is at least as long as `len`.

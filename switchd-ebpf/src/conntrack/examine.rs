@@ -45,10 +45,16 @@ fn read<P: Packet, D>(run: &mut Run<'_, P, D>) -> bool {
     if !matches!(protocol, ip_proto::TCP | ip_proto::UDP | ip_proto::ICMP | ip_proto::ICMPV6) {
         return true;
     }
+    let (at, len) = (u32::from(layout.l4), u32::from(layout.l4_len).min(HEADER_ROOM));
     track.header.clear();
-    let len = u32::from(layout.l4_len).min(HEADER_ROOM);
-    run.packet.read(u32::from(layout.l4), &mut track.header, len)
-        && (protocol != ip_proto::TCP || segment(run.machine))
+    let is_read = match len {
+        // All segments but short ones; of these the empty ones, without options and with timestamps.
+        HEADER_ROOM => run.packet.read_exactly::<{ HEADER_ROOM as usize }>(at, &mut track.header),
+        20 => run.packet.read_exactly::<20>(at, &mut track.header),
+        32 => run.packet.read_exactly::<32>(at, &mut track.header),
+        _ => run.packet.read(at, &mut track.header, len),
+    };
+    is_read && (protocol != ip_proto::TCP || segment(run.machine))
 }
 
 /// Stage [`stage::TUPLES`]: what the packet's connection is found by.
