@@ -3,7 +3,8 @@
 use conntrack_core::nat::{Range, flags};
 use conntrack_core::{ct_state, status};
 
-use super::{Connections, describe_tuple, proceed, set_state, table};
+use super::commit::proceed;
+use super::{Connections, describe_tuple, set_state, table};
 use crate::layout::{Expectation, Record, Tuple, op};
 use crate::packet::Packet;
 use crate::pipeline::{Machine, Run, stage};

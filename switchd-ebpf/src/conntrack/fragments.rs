@@ -13,7 +13,9 @@ use core::ptr::NonNull;
 
 use conntrack_core::{ct_state, icmp};
 
-use super::{Connections, Kind, TRACK_ATTEMPTS, conclude_without_record, finish, give_up, invalid, table};
+use super::commit::conclude_without_record;
+use super::connect::finish;
+use super::{Connections, Kind, TRACK_ATTEMPTS, give_up, invalid, table};
 use crate::atomic;
 use crate::drop_reason::DropReason;
 use crate::layout::{DATAGRAM_WORDS, Datagram, Ports, Tuple, datagram, op};

@@ -9,8 +9,9 @@ use core::ptr::NonNull;
 use conntrack_core::nat::MAX_ATTEMPTS;
 use conntrack_core::{ct_state, ftp, status, tcp, tftp};
 
+use super::connect::direction;
 use super::translate::ADJUSTS;
-use super::{Connections, Kind, NANOS, direction, give_up, table};
+use super::{Connections, Kind, NANOS, give_up, table};
 use crate::drop_reason::DropReason;
 use crate::layout::{Expectation, Help, Ports, Record, Tuple, helper, life};
 use crate::packet::{MAX_OFFSET, Packet};

@@ -5,7 +5,8 @@ use core::ffi::c_void;
 
 use conntrack_core::{Direction, ct_state, icmp};
 
-use super::{Connections, TRACK_ATTEMPTS, finish, give_up, invalid, table, translate};
+use super::connect::finish;
+use super::{Connections, TRACK_ATTEMPTS, give_up, invalid, table, translate};
 use crate::checksum::{add, correct, delta};
 use crate::key::Key;
 use crate::layout::{Ports, Tuple};

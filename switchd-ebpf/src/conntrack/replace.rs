@@ -8,10 +8,11 @@ use core::ffi::c_void;
 use conntrack_core::seqadj::Shifts;
 use conntrack_core::{Direction, status, tcp};
 
+use super::connect::direction;
 use super::examine::{pseudo_header, sum_packet};
 use super::help::Reading;
 use super::translate::ADJUSTS;
-use super::{Connections, direction, give_up, table};
+use super::{Connections, give_up, table};
 use crate::checksum::delta;
 use crate::drop_reason::DropReason;
 use crate::layout::life;

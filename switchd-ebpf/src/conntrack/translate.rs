@@ -6,7 +6,8 @@ use core::ffi::c_void;
 use conntrack_core::nat::{MAX_ATTEMPTS, Original, flags};
 use conntrack_core::{Direction, ct_state, status};
 
-use super::{Connections, take_place};
+use super::Connections;
+use super::commit::take_place;
 use crate::key::{Key, SHIFTS};
 use crate::layout::{Record, op};
 use crate::packet::Packet;
