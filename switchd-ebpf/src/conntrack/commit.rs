@@ -112,7 +112,7 @@ pub fn commit<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     record.label = [0, 0];
     record.mark = 0;
     record.policy = policy(datapath, zone);
-    record.helper = helper::NONE;
+    record.helper = wanted_helper(machine);
     record.parent = 0;
     record.tuples = machine.last.tuples;
     record.connection = machine.track.fresh;
@@ -121,6 +121,18 @@ pub fn commit<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     write_metadata(record, machine);
     machine.track.number = number;
     machine.stage = stage::CLAIM;
+}
+
+/// The helper that `alg` asks for. What was announced announces nothing itself: in what a file says, nobody shall find
+/// commands.
+#[inline(always)]
+fn wanted_helper(machine: &Machine) -> u16 {
+    match machine.track.flags & (op::CT_FTP | op::CT_TFTP) {
+        _ if machine.track.heritage.expected != 0 => helper::NONE,
+        op::CT_FTP => helper::FTP,
+        op::CT_TFTP => helper::TFTP,
+        _ => helper::NONE,
+    }
 }
 
 /// Stage [`stage::CLAIM`]: gives the new connection's record its tuples. If another CPU was faster, its connection is

@@ -211,12 +211,9 @@ pub(super) fn facts<'a>(kind: Kind, segment: &'a tcp::Segment, chunks: &'a sctp:
     }
 }
 
-/// The mark and label that `exec` asks for, and the helper that `alg` does. Returns whether that changed something.
+/// The mark and label that `exec` asks for. Returns whether that changed something.
 #[inline(always)]
 pub(super) fn write_metadata(record: &mut Record, machine: &Machine) -> bool {
-    if machine.track.flags & (op::CT_FTP | op::CT_TFTP) != 0 && record.helper == helper::NONE {
-        record.helper = if machine.track.flags & op::CT_FTP != 0 { helper::FTP } else { helper::TFTP };
-    }
     let write = &machine.write;
     let mark = record.mark & !(write.mark_mask as u32) | write.mark as u32;
     let mut changed = u64::from(mark ^ record.mark);

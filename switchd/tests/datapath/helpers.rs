@@ -122,7 +122,7 @@ impl<'a> Talk<'a> {
     }
 }
 
-/// Nothing is translated. What is related passes to both sides.
+/// Nothing is translated. What is related passes to both sides; that it asks for a helper as well counts for nothing.
 const PLAIN: &[&str] = &[
     "table=0,priority=1,arp,actions=drop",
     "table=0,tcp,ct_state=-trk,actions=ct(table=1,zone=3)",
@@ -131,8 +131,8 @@ const PLAIN: &[&str] = &[
     "table=1,priority=9,tcp,in_port=1,tp_dst=21,ct_state=+new-rel,actions=ct(commit,alg=ftp,zone=3,exec(set_field:7->ct_mark,set_field:8->ct_label)),2",
     "table=1,priority=9,tcp6,in_port=1,tp_dst=21,ct_state=+new-rel,actions=ct(commit,alg=ftp,zone=3),2",
     "table=1,priority=9,udp,in_port=1,tp_dst=69,ct_state=+new-rel,actions=ct(commit,alg=tftp,zone=3),2",
-    "table=1,priority=8,tcp,in_port=1,ct_state=+new+rel-est,ct_mark=7,ct_label=8,ct_nw_proto=6,ct_tp_dst=21,actions=ct(commit,zone=3),2",
-    "table=1,priority=8,tcp,in_port=2,ct_state=+new+rel-est,ct_mark=7,ct_label=8,ct_nw_proto=6,ct_tp_dst=21,actions=ct(commit,zone=3),1",
+    "table=1,priority=8,tcp,in_port=1,ct_state=+new+rel-est,ct_mark=7,ct_label=8,ct_nw_proto=6,ct_tp_dst=21,actions=ct(commit,alg=ftp,zone=3),2",
+    "table=1,priority=8,tcp,in_port=2,ct_state=+new+rel-est,ct_mark=7,ct_label=8,ct_nw_proto=6,ct_tp_dst=21,actions=ct(commit,alg=ftp,zone=3),1",
     "table=1,priority=8,tcp6,in_port=1,ct_state=+new+rel-est,actions=ct(commit,zone=3),2",
     "table=1,priority=8,tcp6,in_port=2,ct_state=+new+rel-est,actions=ct(commit,zone=3),1",
     "table=1,priority=8,udp,in_port=2,ct_state=+new+rel-est,ct_nw_proto=17,ct_tp_dst=69,actions=ct(commit,zone=3),1",
