@@ -1,0 +1,269 @@
+//! The state of one packet's run.
+
+use conntrack_core::nat::Range;
+
+use super::{MAX_CLONES, MAX_COPIES, MAX_DEPTH, MAX_FORKS, MAX_OUTPUTS, stage};
+use crate::conntrack::{self, Last};
+use crate::key::{HEADER_WORDS, Key, WORDS};
+use crate::layout::{Probe, RuleRef, op};
+use crate::parse::Layout;
+
+/// The header words of a key.
+pub type Headers = [u64; HEADER_WORDS];
+
+/// One output: a port's OpenFlow number ([`FLOOD`](super::port::FLOOD) and [`ALL`](super::port::ALL) included), and which copy it gets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// The port.
+    pub port: u16,
+    /// Index into [`Effects::copies`].
+    pub copy: u16,
+}
+
+/// What a run comes to.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Effects {
+    /// Outputs that there are.
+    pub n_outputs: u32,
+    /// Copies that are complete. The next one is the machine's present headers.
+    pub n_copies: u32,
+    /// The outputs, in order.
+    pub outputs: [Output; MAX_OUTPUTS],
+    /// The headers of each copy.
+    pub copies: [Headers; MAX_COPIES],
+}
+
+/// A copy of the packet that goes on behind a `ct(table=N)`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Fork {
+    /// Its key.
+    pub key: Key,
+    /// The table it goes on in.
+    pub table: u32,
+    /// How often it has been through `ct(table=N)`.
+    pub recirculations: u32,
+    /// What it knows from its last `ct`.
+    pub last: Last,
+}
+
+/// What the next `ct` writes to its connection.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct ConnectionWrite {
+    /// The mark.
+    pub mark: u64,
+    /// The bits of it.
+    pub mark_mask: u64,
+    /// The label, high half first.
+    pub label: [u64; 2],
+    /// The bits of it.
+    pub label_mask: [u64; 2],
+}
+
+/// One packet's run. Too large for a BPF stack: it lives in a per-CPU map.
+#[repr(C)]
+pub struct Machine {
+    /// The key as the packet's current branch sees it.
+    pub key: Key,
+    /// The headers as they are in the packet, once they have changed in the key: see [`Machine::wire`].
+    pub wire: Headers,
+    /// Where they are.
+    pub layout: Layout,
+    /// The headers that the packet is to get, while it is rewritten.
+    pub target: Headers,
+    /// Nanoseconds of the coarse monotonic clock.
+    pub now: u64,
+    /// The version of the flow tables that this packet sees.
+    pub version: u64,
+    /// The packet's length.
+    pub len: u32,
+    /// Its bridge.
+    pub bridge: u32,
+
+    /// The next step: one of [`stage`].
+    pub stage: u32,
+    /// The next action.
+    pub pc: u32,
+    /// The table to look up.
+    pub table: u32,
+    /// The port of entry for that look-up alone, or [`op::NO_PORT`].
+    pub lookup_port: u32,
+    /// Resubmits so far.
+    pub resubmits: u32,
+    /// How often this branch has been through `ct(table=N)`.
+    pub recirculations: u32,
+    /// Frames in use.
+    pub depth: u32,
+    /// Keys kept by clones.
+    pub n_clones: u32,
+    /// Forks taken, and forks made.
+    pub next_fork: u32,
+    /// See `next_fork`.
+    pub n_forks: u32,
+    /// An output refers to the present headers: they must be kept before they change.
+    pub headers_used: u32,
+    /// Not 0: the headers may have changed since they were parsed.
+    pub headers_changed: u32,
+    /// The run is over.
+    pub done: u32,
+    /// Why a packet without output is dropped, plus one.
+    pub reason: u32,
+
+    /// The classifier's search: the next node, the next entry, the present subtable's width, what was found, and the
+    /// masked key.
+    pub node: u32,
+    /// See `node`.
+    pub entry: u32,
+    /// See `node`.
+    pub width: u32,
+    /// See `node`.
+    pub best: RuleRef,
+    /// See `node`.
+    pub probe: Probe,
+
+    /// What `exec` has gathered.
+    pub write: ConnectionWrite,
+    /// What `nat` of the next `ct` may translate to.
+    pub nat: Range,
+    /// Connection tracking's workspace.
+    pub track: conntrack::Scratch,
+    /// What this branch knows from its last `ct`.
+    pub last: Last,
+
+    /// Where resubmits return to.
+    pub frames: [u32; MAX_DEPTH],
+    /// Keys kept by clones.
+    pub clones: [Key; MAX_CLONES],
+    /// Copies that wait to go on.
+    pub forks: [Fork; MAX_FORKS],
+    /// What the run comes to.
+    pub effects: Effects,
+}
+
+impl Machine {
+    /// Makes ready for a packet that was parsed into `key` and `layout`, at the start of table 0.
+    #[inline(always)]
+    pub fn start(&mut self, bridge: u32, len: u32, now: u64, version: u64) {
+        self.now = now;
+        self.version = version;
+        self.len = len;
+        self.bridge = bridge;
+        self.stage = stage::LOOK_UP;
+        self.pc = 0;
+        self.table = 0;
+        self.lookup_port = op::NO_PORT;
+        self.resubmits = 0;
+        self.recirculations = 0;
+        self.depth = 0;
+        self.n_clones = 0;
+        self.next_fork = 0;
+        self.n_forks = 0;
+        self.headers_used = 0;
+        self.headers_changed = 0;
+        self.done = 0;
+        self.reason = 0;
+        self.write = ConnectionWrite::default();
+        self.last.zone = 0;
+        self.effects.n_outputs = 0;
+        self.effects.n_copies = 0;
+    }
+
+    /// The headers as they are in the packet. Most packets leave with them, and need no copy.
+    #[inline(always)]
+    #[must_use]
+    pub fn wire(&self) -> &Headers {
+        if self.headers_changed == 0 { self.key.headers() } else { &self.wire }
+    }
+
+    /// To be called before header words change: keeps the present ones for the outputs that refer to them, and the
+    /// first ones of all.
+    #[inline(always)]
+    pub fn before_headers_change(&mut self) {
+        if self.headers_changed == 0 {
+            self.headers_changed = 1;
+            copy_headers(&mut self.wire, self.key.headers());
+        }
+        if self.headers_used == 0 {
+            return;
+        }
+        self.headers_used = 0;
+        let n = self.effects.n_copies as usize;
+        let Some(copy) = self.effects.copies.get_mut(n) else { return };
+        copy_headers(copy, self.key.headers());
+        self.effects.n_copies += 1;
+    }
+
+    /// The OpenFlow number of the port of entry, as actions see it.
+    #[inline(always)]
+    #[must_use]
+    pub fn in_port(&self) -> u16 {
+        self.key.words[0] as u16
+    }
+
+    /// Ends the present list of actions.
+    #[inline(always)]
+    pub(super) fn end_list(&mut self) {
+        if self.depth > 0 {
+            self.depth -= 1;
+            self.stage = stage::ACT;
+            self.pc = self.frames[(self.depth as usize) & (MAX_DEPTH - 1)];
+        } else {
+            self.end_branch();
+        }
+    }
+
+    /// Ends the present branch: the next fork goes on, if there is one.
+    #[inline(always)]
+    pub fn end_branch(&mut self) {
+        if self.next_fork >= self.n_forks {
+            self.done = 1;
+            return;
+        }
+        self.before_headers_change();
+        let fork = &self.forks[(self.next_fork as usize) & (MAX_FORKS - 1)];
+        copy_key(&mut self.key, &fork.key);
+        self.stage = stage::LOOK_UP;
+        self.table = fork.table;
+        self.recirculations = fork.recirculations;
+        self.last = fork.last;
+        self.depth = 0;
+        self.n_clones = 0;
+        self.next_fork += 1;
+    }
+}
+
+/// Copies headers word by word: `memcpy` would go byte by byte on BPF.
+#[inline(always)]
+pub fn copy_headers(to: &mut Headers, from: &Headers) {
+    let mut i = 0;
+    while i < HEADER_WORDS {
+        to[i] = from[i];
+        i += 1;
+    }
+}
+
+/// Copies a key likewise.
+#[inline(always)]
+pub(super) fn copy_key(to: &mut Key, from: &Key) {
+    let mut i = 0;
+    while i < WORDS {
+        to.words[i] = from.words[i];
+        i += 1;
+    }
+}
+
+impl ConnectionWrite {
+    #[inline(always)]
+    pub(super) fn set(&mut self, word: u8, value: u64, mask: u64) {
+        let (to, of) = match word {
+            13 => (&mut self.mark, &mut self.mark_mask),
+            14 => (&mut self.label[0], &mut self.label_mask[0]),
+            _ => (&mut self.label[1], &mut self.label_mask[1]),
+        };
+        *to = *to & !mask | value;
+        *of |= mask;
+    }
+}
