@@ -126,8 +126,9 @@ fn home<D: Connections>(datapath: &D, tuple: &Tuple) -> Home {
 }
 
 /// A universal hash, so that for any two tuples it depends on the keys alone whether they meet: of each word the halves,
-/// each with a key added, are multiplied, and the products summed (NH of UMAC, RFC 4418, section 5.2); the sum's
-/// upper bits are spread by a multiplication with an odd key (Dietzfelbinger's multiply-shift).
+/// each with a key added, are multiplied, and the products summed (NH of UMAC, RFC 4418, section 5.2). Sums of tuples in
+/// a row, as of ports that count up, are in a row as well, which some keys would lay into few buckets: so the sum is
+/// mixed, by turns of folding and multiplying (as in the finaliser of MurmurHash3).
 #[inline(always)]
 fn hash(tuple: &Tuple, by: &TupleHash) -> u64 {
     let product = |word: u64, key: u64| {
@@ -140,7 +141,8 @@ fn hash(tuple: &Tuple, by: &TupleHash) -> u64 {
         .wrapping_add(product(tuple.dst[0], by.keys[2]))
         .wrapping_add(product(tuple.dst[1], by.keys[3]))
         .wrapping_add(product(tuple.ports.word(), by.keys[4]));
-    sum.wrapping_mul(by.keys[5])
+    let mixed = (sum ^ sum >> 32).wrapping_mul(by.mixers[0]);
+    (mixed ^ mixed >> 32).wrapping_mul(by.mixers[1])
 }
 
 /// A word of a bucket's tags.
@@ -274,4 +276,62 @@ extern "C" fn try_lock(_index: u64, locking: *mut c_void) -> i64 {
     let before = unsafe { atomic::compare_exchange(&raw mut (*locking.bucket.as_ptr()).lock, 0, 1) };
     locking.taken = u64::from(before == 0);
     i64::from(before == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec;
+
+    use super::*;
+    use crate::layout::{Ports, tuple_buckets};
+
+    /// Fills a table with the connections of as many clients as there are, each with as many ports in a row, and
+    /// returns how many tuples the fullest bucket gets.
+    fn fullest(clients: u32, ports: u32, seed: u64) -> u32 {
+        // SplitMix64: any generator will do that gives the same each time.
+        let mut state = seed;
+        let random = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ mixed >> 31
+        };
+        let buckets = tuple_buckets(clients * ports);
+        let by = TupleHash::new(buckets, random);
+        let mut counts = vec![0; buckets as usize];
+        for (client, port) in (0..clients).flat_map(|client| (0..ports).map(move |port| (client, port))) {
+            let (client, server) = ([0, u64::from(0x0a00_0001 + client)], [0, 0x0a01_0001]);
+            let ports = Ports { src: port as u16, dst: 80, zone: 0, protocol: 6, family: 4 };
+            let answer = Ports { src: 80, dst: port as u16, ..ports };
+            for tuple in
+                [Tuple { src: client, dst: server, ports }, Tuple { src: server, dst: client, ports: answer }]
+            {
+                counts[(hash(&tuple, &by) >> by.shift) as usize] += 1;
+            }
+        }
+        counts.into_iter().max().unwrap_or(0)
+    }
+
+    #[test]
+    fn tuples_in_a_row_are_spread_whatever_the_keys() {
+        for seed in 0..40 {
+            assert!(fullest(1, 65536, seed) <= TUPLES_PER_BUCKET as u32 * 3 / 4, "seed {seed}");
+            assert!(fullest(65536, 1, seed) <= TUPLES_PER_BUCKET as u32 * 3 / 4, "seed {seed}");
+            assert!(fullest(256, 256, seed) <= TUPLES_PER_BUCKET as u32 * 3 / 4, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn equal_tags_are_found_and_no_others() {
+        let words = [0, u64::MAX, 0x0001_0203_0405_0607, 0x8000_7f80_ff01_fe00, 0x0101_0101_0101_0101];
+        for (word, tag) in words.into_iter().flat_map(|word| (0..=u8::MAX).map(move |tag| (word, tag))) {
+            let places = (0..TAGS).filter(|place| (word >> (place * 8)) as u8 == tag);
+            assert_eq!(equal(word, tag), places.clone().map(|place| 0x80 << (place * 8)).sum::<u64>());
+            if let Some(lowest) = places.min() {
+                assert_eq!(first(equal(word, tag)), lowest);
+            }
+        }
+    }
 }

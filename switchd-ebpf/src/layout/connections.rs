@@ -197,8 +197,10 @@ pub fn tuple_buckets(connections: u32) -> u32 {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TupleHash {
-    /// One for each word of a [`Tuple`], and an odd one for their sum.
-    pub keys: [u64; 6],
+    /// One for each word of a [`Tuple`].
+    pub keys: [u64; 5],
+    /// Two odd ones for their sum.
+    pub mixers: [u64; 2],
     /// How far the hash is shifted right to give the number of a bucket.
     pub shift: u64,
 }
@@ -206,10 +208,9 @@ pub struct TupleHash {
 impl TupleHash {
     /// For a power of two of buckets, with keys that `random` gives.
     pub fn new(buckets: u32, mut random: impl FnMut() -> u64) -> Self {
-        let mut keys = [0; 6];
-        keys.iter_mut().for_each(|key| *key = random());
-        keys[5] |= 1;
-        Self { keys, shift: 64 - u64::from(buckets.trailing_zeros()) }
+        let keys = core::array::from_fn(|_| random());
+        let mixers = core::array::from_fn(|_| random() | 1);
+        Self { keys, mixers, shift: 64 - u64::from(buckets.trailing_zeros()) }
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Config {
     /// Not 0: somebody listens to [`Event`]s.
     pub events: u32,
     /// Zero: what follows is written by the datapath, and begins a cache line.
-    pub pad: [u64; 4],
+    pub pad: [u64; 3],
     /// Record numbers given out so far; those given back wait in the free queue. Written by the datapath
     /// alone, by atomic addition.
     pub records_used: u64,

@@ -195,7 +195,7 @@ mod tests {
     fn colliding() -> FlowTables<Memory> {
         let mut memory = Memory::new(Sizes { flows: 4, connections: 2 * CONNECTIONS as u32 });
         memory.set_ports(BRIDGE, vec![1, 2]);
-        memory.connections.config.get_mut().tuple_hash.keys = [0; 6];
+        memory.connections.config.get_mut().tuple_hash.mixers = [0; 2];
         let mut tables = FlowTables::new(memory);
         let flow = parse_flow("ip,actions=ct(commit,table=1)", Command::Add, &NoNames).unwrap();
         tables.add(BRIDGE, 0, flow.priority, &flow.matching, &flow.actions).unwrap();
