@@ -164,7 +164,7 @@ pub mod datagram {
 /// Tuples that one [`TupleBucket`] has room for.
 pub const TUPLES_PER_BUCKET: usize = 24;
 
-/// Tuples whose hashes fall together, in two cache lines; of the second one, only what is behind the first eight. A
+/// Tuples whose hashes fall together, in two cache lines: the first has all that a search needs for eight of them. A
 /// place is taken and given back without regard to its neighbours, and nothing ever moves: who looks for a tuple needs
 /// no lock.
 #[repr(C, align(64))]
