@@ -1,6 +1,7 @@
 //! The maps, and the pipeline's view of them.
 //!
-//! Those with `MMAPABLE` are memory shared with the daemon, or begin at a cache line for it. Sizes given as 1 are set when the maps are made.
+//! Those with `MMAPABLE` are memory shared with the daemon, and begin at a cache line. Sizes given as 1 are set when the
+//! maps are made.
 
 use core::ffi::c_void;
 use core::mem::transmute;

@@ -76,7 +76,7 @@ fn policy<D: Connections>(datapath: &D, zone: u16) -> u16 {
     datapath.zone(zone).map_or(0, |zone| unsafe { (&raw const (*zone.as_ptr()).policy).read_volatile() })
 }
 
-/// As [`judge`], for a connection's first packet.
+/// The rules for a connection's first packet, as `judge` has them for the others.
 #[inline(never)]
 fn open(track: &mut Scratch, now: u64, timeouts: &Timeouts) -> bool {
     let facts = facts(track.kind, &track.segment, &track.chunks);

@@ -198,6 +198,22 @@ fn a_server_waits_for_the_client() {
 }
 
 #[test]
+fn a_connection_that_is_known_gets_no_helper_any_more() {
+    let twins = Twins::new(&[
+        "table=0,tcp,ct_state=-trk,actions=ct(table=1,zone=3)",
+        "table=1,priority=9,tcp,in_port=1,ct_state=+new-rel,actions=ct(commit,zone=3),2",
+        "table=1,priority=9,tcp,in_port=1,ct_state=+est,actions=ct(commit,alg=ftp,zone=3),2",
+        "table=1,priority=9,tcp,in_port=2,ct_state=+est,actions=1",
+        "table=1,priority=9,tcp,in_port=2,ct_state=+new+rel,actions=ct(commit,zone=3),1",
+    ]);
+    let mut control = Talk::open(&twins, (CLIENT, 4000), (SERVER, 21));
+    control.greet();
+    control.say(0, "PORT 10,0,0,1,19,136\r\n", "PORT 10,0,0,1,19,136\r\n");
+    assert_eq!(twins.connections()[0].helper, helper::NONE);
+    assert!(Talk::open_from(&twins, 2, (ip(SERVER), 20), (ip(CLIENT), 5000)).is_none());
+}
+
+#[test]
 fn a_client_waits_for_the_server() {
     let twins = Twins::new(PLAIN);
     let mut control = Talk::open(&twins, (CLIENT, 4000), (SERVER, 21));
