@@ -490,7 +490,6 @@ fn the_verifier_needs_no_more_steps_than_allowed() {
     let switch = Switch::new(Sizes { flows: 16, connections: 16 }, 0);
     for (name, ceiling) in CEILINGS {
         let (_, steps) = switch.verified.iter().find(|(program, _)| *program == name).unwrap();
-
         assert!((1..ceiling).contains(steps), "{name}: {steps} steps, {ceiling} allowed");
     }
 }
