@@ -10,6 +10,12 @@ pub trait Packet {
     /// Length in bytes, with the VLAN tag if it is among the bytes.
     fn length(&self) -> u32;
 
+    /// Length in bytes as it is counted: with the VLAN tag, wherever it is.
+    #[inline(always)]
+    fn wire_length(&self) -> u32 {
+        self.length() + if self.vlan_beside().is_some() { 4 } else { 0 }
+    }
+
     /// Whether the packet has that many bytes. Cheaper than [`Packet::length`] where the hook need not be asked.
     #[inline(always)]
     fn holds(&self, bytes: u32) -> bool {

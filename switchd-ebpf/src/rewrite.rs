@@ -236,6 +236,10 @@ impl<P: Packet> Rewrite<'_, P> {
         }
         let protocol = (self.from[0] >> 32) as u8;
         let icmp = protocol == ip_proto::ICMP || protocol == ip_proto::ICMPV6;
+        // `mod_tp_src` and `mod_tp_dst` do not ask what the packet is.
+        if !icmp && !matches!(protocol, ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP) {
+            return true;
+        }
         let word = |both: u64| (both >> 16 & 0xff) << 8 | both & 0xff;
         let (old, new) = if icmp { (word(old), word(new)) } else { (old, new) };
         let stored = if icmp {

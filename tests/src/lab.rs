@@ -140,6 +140,11 @@ impl Lab {
         self.exec(Path::new("/usr/bin").join(tool), args)
     }
 
+    /// The same with standard input.
+    pub fn debian_with_input(&self, tool: &str, args: &[&str], input: &str) -> Result<Output> {
+        process::run(self.command(Path::new("/usr/bin").join(tool)).args(args), input.as_bytes())
+    }
+
     /// Starts the switch and waits until it serves.
     pub fn switchd(&self, args: &[&str]) -> Result<Daemon> {
         let log = File::create(LOG)?;

@@ -5,9 +5,11 @@
 //! that use them. Tests may run in parallel, and nothing is left behind when one is killed.
 
 pub mod dump;
+pub mod environment;
 pub mod foreign;
 pub mod lab;
 pub mod netns;
+pub mod ovs;
 pub mod packet;
 pub mod ping;
 pub mod process;

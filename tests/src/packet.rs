@@ -276,13 +276,16 @@ pub fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// Makes the checksums of a frame right after it was changed: that of IPv4's header, and that of TCP, UDP (but
-/// for one sent without), ICMP or ICMPv6 directly behind it. Lengths and header sizes must be.
+/// for one sent without), ICMP or ICMPv6 directly behind it, unless it is a later fragment. Lengths and header sizes must be.
 pub fn seal(frame: &mut [u8]) {
     let ip = if frame[12..14] == VLAN.to_be_bytes() { 18 } else { 14 };
     let (l4, protocol, addresses) = match u16::from_be_bytes([frame[ip - 2], frame[ip - 1]]) {
         IPV4 => {
             let l4 = ip + usize::from(frame[ip] & 0x0f) * 4;
             put_checksum(&mut frame[ip..l4], 10, &[]);
+            if u16::from_be_bytes([frame[ip + 6], frame[ip + 7]]) & 0x1fff != 0 {
+                return;
+            }
             (l4, frame[ip + 9], ip + 12..ip + 20)
         }
         IPV6 => (ip + 40, frame[ip + 6], ip + 8..ip + 40),

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use nix::{
     net::if_::if_nametoindex,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::sockopt,
 };
 
 /// More than any frame, jumbo and offloaded ones included.
@@ -20,6 +21,8 @@ const FRAME_MAX: usize = 1 << 16;
 const ADDRESSES: usize = 12;
 /// Frames that one system call sends.
 const BATCH: usize = 64;
+/// Bytes that may wait to be received; each small frame that XDP has redirected counts as a page.
+const RECEIVE_BUFFER: usize = 16 << 20;
 /// How long a queue may stay full.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,7 @@ impl Wire {
         address.sll_ifindex = index.cast_signed();
         // SAFETY: the address lives through the call, and the length is its own.
         check(unsafe { libc::bind(fd, ptr::from_ref(&address).cast(), size_of_val(&address) as u32) })?;
+        nix::sys::socket::setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
         // The kernel takes an outer tag out of the frame and tells it in ancillary data.
         for option in [libc::PACKET_AUXDATA, libc::PACKET_IGNORE_OUTGOING] {
             let on = 1i32;

@@ -305,10 +305,11 @@ fn a_ct_with_more_behind_it_forks() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn counters_are_exact() -> Result<()> {
-    let world = World::new(Datapath::Xdp)?;
-    let frame = frame()?;
+/// Of a frame whose tag tcx finds beside it, and counts nevertheless.
+fn exact_counters(datapath: Datapath) -> Result<()> {
+    let world = World::new(datapath)?;
+    let mut frame = frame()?;
+    frame.splice(12..12, [0x81, 0, 0, 5]);
     world.flows(&["table=0,icmp,actions=resubmit(,1)", "table=1,actions=output:2,output:3"])?;
     for _ in 0..20 {
         world.wires[0].send(&frame)?;
@@ -330,6 +331,16 @@ fn counters_are_exact() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn counters_are_exact() -> Result<()> {
+    exact_counters(Datapath::Xdp)
+}
+
+#[test]
+fn counters_are_exact_by_tc() -> Result<()> {
+    exact_counters(Datapath::Tc)
 }
 
 /// Look-ups and matches of table 0.

@@ -162,6 +162,9 @@ fn cases() -> Result<Vec<Case>> {
             .writes("mod_nw_ttl:5", &[(22, &[5])]),
         Cases::of(unsummed, "udp")
             .writes("mod_nw_src:192.168.7.9,mod_tp_dst:53", &[(26, &[192, 168, 7, 9]), (36, &[0, 53])]),
+        // It has no ports, whatever the flow takes it for.
+        Cases::of(plain.ip("10.0.0.1".parse()?, "10.0.0.2".parse()?, IpNumber::GRE, &[7; 9])?, "ip")
+            .writes("mod_tp_src:4444,mod_tp_dst:5555", &[]),
         Cases::of(echo(["10.0.0.1", "10.0.0.2"])?, "icmp")
             .writes("mod_nw_dst:192.168.7.9", &[(30, &[192, 168, 7, 9])])
             .writes("set_field:13->icmp_type", &[(34, &[13])])

@@ -1,7 +1,5 @@
 //! Measures the datapath.
 
-use std::env;
-
 use anyhow::Result;
 
 use crate::{
@@ -12,8 +10,7 @@ use crate::{
 /// Runs those measurements whose names contain `filter`, on the switch as users run it.
 pub fn run(filter: Option<&str>) -> Result<()> {
     setup::set_up(Purpose::Test)?;
-    let path = env::var_os("PATH").unwrap_or_default();
-    let path = env::join_paths(ovs::programs()?.into_iter().chain(env::split_paths(&path)))?;
+    let path = ovs::path()?;
     cargo::build_release()?;
     let filter: Vec<_> = filter.into_iter().collect();
     let bench = [&["bench", "--package=tests", "--bench=datapath", "--"], &filter[..]].concat();

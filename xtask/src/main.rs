@@ -98,5 +98,6 @@ fn test(filter: Option<&str>) -> Result<()> {
         &[&["test", "--lib", "--manifest-path=conntrack-core/fuzz/Cargo.toml"], &filter[..]].concat(),
     )?;
     cargo::build_debug()?;
-    cargo::cargo(&[&["test", "--package=tests"], &filter[..]].concat())
+    let end_to_end = [&["test", "--package=tests"], &filter[..]].concat();
+    cargo::run(cargo::command(&end_to_end).env("PATH", ovs::path()?))
 }

@@ -1,6 +1,8 @@
-//! Open vSwitch's userspace datapath, which the switch is measured beside.
+//! Open vSwitch's userspace datapath, which the switch is tested and measured beside.
 
 use std::{
+    env,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -14,11 +16,17 @@ const PACKAGE: &str = "openvswitch-switch";
 /// Where its programs are in the package.
 const PROGRAMS: [&str; 2] = ["usr/bin", "usr/lib/openvswitch-switch"];
 
+/// `PATH` with its programs.
+pub fn path() -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    Ok(env::join_paths(programs()?.into_iter().chain(env::split_paths(&path)))?)
+}
+
 /// The directories of its programs; none if they are where all programs are.
 ///
 /// The package is unpacked below the target directory and not installed, so that no service of it starts on this machine,
 /// neither now nor later. What it depends on comes with `openvswitch-common`, which the tests need.
-pub fn programs() -> Result<Vec<PathBuf>> {
+fn programs() -> Result<Vec<PathBuf>> {
     if setup::is_program("ovs-vswitchd") {
         return Ok(Vec::new());
     }
@@ -36,7 +44,7 @@ fn unpack(root: &Path) -> Result<()> {
         bail!("missing, by the name of Debian's package: {PACKAGE}");
     }
     println!(
-        "setup: unpacking {PACKAGE}: Open vSwitch's userspace datapath, to measure the switch beside it"
+        "setup: unpacking {PACKAGE}: Open vSwitch's userspace datapath, to test and measure the switch beside it"
     );
     let download = ["--quiet", "--option=APT::Sandbox::User=root", "download", PACKAGE];
     cargo::run(Command::new("apt-get").args(download).current_dir(root)).context("apt-get download")?;

@@ -38,7 +38,7 @@ pub fn process(skb: *mut __sk_buff) -> i32 {
     let machine = unsafe { &mut *machine };
     let packet = TcPacket { skb };
     tc_parse(skb, u32::from(entry.number));
-    let len = packet.length();
+    let len = packet.wire_length();
     if let Some(number) = note(skb) {
         machine.bridge = u32::from(entry.bridge);
         machine.start(u32::from(entry.bridge), len, 0, 0);
@@ -158,7 +158,7 @@ fn send_copy(sending: &mut Sending<'_>, number: u16) {
     if !sent {
         sending.maps.dropped(DropReason::Transmit);
     }
-    sending.maps.sent(out, sending.packet.length(), sent);
+    sending.maps.sent(out, sending.packet.wire_length(), sent);
 }
 
 /// Sends the frame itself.
@@ -170,7 +170,7 @@ fn send_last(sending: &mut Sending<'_>, number: u16) {
     };
     // SAFETY: the helper has no preconditions.
     sending.action = unsafe { bpf_redirect(out.ifindex, 0) } as i32;
-    sending.maps.sent(out, sending.packet.length(), true);
+    sending.maps.sent(out, sending.packet.wire_length(), true);
 }
 
 // Global functions to the verifier, as in the XDP host.

@@ -4,14 +4,19 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use nix::net::if_::if_nametoindex;
-use tests::{lab::Lab, netns::Netns, wire::Wire};
+use tests::{
+    lab::Lab,
+    netns::Netns,
+    ovs::{self, Io, Ovs},
+    wire::Wire,
+};
 
 use crate::{
     assembler::{self, DROP, Variation},
     bpf::{Hook, Link, Map, MapKind, Program},
     cases::{Connection, Part},
+    cpu,
     generator::{Frames, Generator, inside},
-    ovs::{self, Io, Ovs},
     statistics::median,
 };
 
@@ -143,7 +148,11 @@ impl Contender<'_> {
 
     /// Processor time of the thread that forwards; for the switch that is the one which sends, too.
     fn nanoseconds(&self, generator: &Generator) -> Result<u64> {
-        if let Switch::Ovs(ovs) = &self.switch { ovs.nanoseconds() } else { generator.nanoseconds() }
+        if let Switch::Ovs(ovs) = &self.switch {
+            cpu::nanoseconds(&ovs.forwarder()?)
+        } else {
+            generator.nanoseconds()
+        }
     }
 
     fn begin_turn(&self) -> Result<()> {

@@ -14,7 +14,6 @@ mod cpu;
 mod dumping;
 mod generator;
 mod nanoseconds;
-mod ovs;
 mod statistics;
 mod traffic;
 

@@ -13,9 +13,9 @@ mod network;
 mod packet;
 mod world;
 
-use std::{cell::Cell, env, net::IpAddr};
+use std::{cell::Cell, net::IpAddr};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use entry::Entry;
 use network::{Network, with_ports};
 use packet::{Kind, Packet};
@@ -23,6 +23,7 @@ use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestError, TestRng, TestRunner},
 };
+use tests::environment;
 use world::{Router, Side, Switch, World};
 
 const SEED: u64 = 1;
@@ -243,15 +244,9 @@ fn compare_tables(translation: Translation, router: &[Entry], mut switch: Vec<En
     Ok(())
 }
 
-fn number_from_environment(name: &str, default: u64) -> Result<u64> {
-    let Some(value) = env::var_os(name) else { return Ok(default) };
-    let number = value.to_str().and_then(|text| text.parse().ok());
-    number.with_context(|| format!("{name} is no number: {value:?}"))
-}
-
 fn stories(network: &Network, translation: Translation) -> Result<()> {
-    let seed = number_from_environment("NAT_ORACLE_SEED", SEED)?;
-    let cases = number_from_environment("NAT_ORACLE_CASES", CASES)?;
+    let seed = environment::number("NAT_ORACLE_SEED", SEED)?;
+    let cases = environment::number("NAT_ORACLE_CASES", CASES)?;
     let config = ProptestConfig {
         cases: cases.try_into()?,
         failure_persistence: None,

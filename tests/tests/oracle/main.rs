@@ -16,9 +16,9 @@ mod duel;
 mod kernel;
 mod tracker;
 
-use std::{cell::RefCell, collections::HashSet, env, fs, net::IpAddr, thread, time::Duration};
+use std::{cell::RefCell, collections::HashSet, fs, net::IpAddr, thread, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use association::association;
 use conntrack_core::{
     Direction, Facts, Timeouts, protocol, sctp,
@@ -33,7 +33,7 @@ use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestError, TestRng, TestRunner},
 };
-use tests::packet::checksum;
+use tests::{environment, packet::checksum};
 
 const SEED: u64 = 1;
 const CASES: u64 = 5_000;
@@ -41,16 +41,10 @@ const CASES: u64 = 5_000;
 const SIDES: [Side; 2] = [Side::Left, Side::Right];
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-fn number_from_environment(name: &str) -> Result<Option<u64>> {
-    let Some(value) = env::var_os(name) else { return Ok(None) };
-    let number = value.to_str().and_then(|text| text.parse().ok());
-    Ok(Some(number.with_context(|| format!("{name} is no number: {value:?}"))?))
-}
-
 /// Tries random values; an error with what is said of the simplest that fails.
 fn for_all<S: Strategy>(strategy: &S, check: impl Fn(S::Value) -> Result<()>) -> Result<()> {
-    let seed = number_from_environment("ORACLE_SEED")?.unwrap_or(SEED);
-    let cases = number_from_environment("ORACLE_CASES")?.unwrap_or(CASES);
+    let seed = environment::number("ORACLE_SEED", SEED)?;
+    let cases = environment::number("ORACLE_CASES", CASES)?;
     let config = ProptestConfig {
         cases: cases.try_into()?,
         failure_persistence: None,

@@ -14,13 +14,12 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tests::{
+
+use crate::{
     lab::Lab,
     netns::Netns,
-    process::{self, Background},
+    process::{self, Background, Output},
 };
-
-use crate::cpu;
 
 /// How long a daemon may take to start.
 const START: Duration = Duration::from_secs(20);
@@ -28,7 +27,7 @@ const START: Duration = Duration::from_secs(20);
 pub const BRIDGE: &str = "br0";
 
 /// How frames get from a port to the daemon and back.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Io {
     /// By packet sockets, which the daemon's main thread serves: what a port is if nothing is configured.
     Packet,
@@ -38,6 +37,7 @@ pub enum Io {
 }
 
 /// A running Open vSwitch, stopped on drop.
+#[derive(Debug)]
 pub struct Ovs {
     home: Home,
     io: Io,
@@ -102,14 +102,18 @@ impl Ovs {
         self.home.run("ovs-vsctl", &args, "")
     }
 
-    /// Runs one of its clients.
+    /// Runs one of its clients to its end.
+    pub fn output(&self, tool: &str, args: &[&str], input: &str) -> Result<Output> {
+        self.home.output(tool, args, input)
+    }
+
+    /// What one of its clients prints, which must succeed.
     pub fn run(&self, tool: &str, args: &[&str], input: &str) -> Result<String> {
         self.home.run(tool, args, input)
     }
 
-    /// Processor time, in nanoseconds, of the thread that forwards. What the kernel's own threads do for it does not
-    /// count.
-    pub fn nanoseconds(&self) -> Result<u64> {
+    /// The directory in /proc of the thread that forwards.
+    pub fn forwarder(&self) -> Result<PathBuf> {
         let wanted = match self.io {
             Io::Packet => "ovs-vswitchd",
             Io::Xdp => "pmd-",
@@ -118,7 +122,7 @@ impl Ovs {
             let thread = thread?.path();
             // Others may have ended meanwhile.
             if fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.starts_with(wanted)) {
-                return cpu::nanoseconds(&thread);
+                return Ok(thread);
             }
         }
         bail!("Open vSwitch has no thread {wanted}")
@@ -163,6 +167,7 @@ fn schema() -> Result<String> {
 }
 
 /// Where it lives.
+#[derive(Debug)]
 struct Home {
     netns: Netns,
     /// Its run directory, and that of all else it writes.
@@ -183,10 +188,12 @@ impl Home {
         command
     }
 
+    fn output(&self, program: &str, args: &[&str], input: &str) -> Result<Output> {
+        process::run(self.command(program).args(args), input.as_bytes())
+    }
+
     fn run(&self, program: &str, args: &[&str], input: &str) -> Result<String> {
-        process::run(self.command(program).args(args), input.as_bytes())?
-            .ok()
-            .with_context(|| format!("{program} {}", args.join(" ")))
+        self.output(program, args, input)?.ok().with_context(|| format!("{program} {}", args.join(" ")))
     }
 
     fn spawn(&self, program: &str, args: &[&str]) -> Result<Background> {

@@ -1,0 +1,102 @@
+//! The whole switch beside Open vSwitch: the same flows by the same client, and the same frames.
+//!
+//! Random flows over several tables, then random frames into all ports. Both switches must take the flows, put out the
+//! same bytes at the same ports, and count the same packets and bytes for each flow.
+//!
+//! Left out are frames and flows that Open vSwitch's userspace datapath and its kernel module treat differently: the comments
+//! in `frames` say which. Connection tracking has oracles of its own.
+//!
+//! The stories are the same in every run. `OVS_ORACLE_SEED` draws others, `OVS_ORACLE_CASES` another number of them.
+
+mod frames;
+mod rules;
+mod world;
+
+use std::{cell::Cell, fmt::Write as _};
+
+use anyhow::{Context, Result, bail, ensure};
+use frames::{Sent, sent};
+use proptest::{
+    prelude::*,
+    test_runner::{RngAlgorithm, TestError, TestRng, TestRunner},
+};
+use rules::{Rule, rule};
+use tests::{environment, topology::Datapath};
+use world::World;
+
+const SEED: u64 = 1;
+const CASES: u64 = 100;
+
+/// Plays a story in both worlds. Returns how many frames came out of the switch.
+fn play(world: &World, rules: &[Rule], frames: &[Sent]) -> Result<usize> {
+    let flows: String = (1..).zip(rules).map(|(priority, rule)| rule.text(priority) + "\n").collect();
+    world.set_flows(&flows)?;
+    let frames: Vec<_> = frames.iter().map(|sent| (sent.port, sent.bytes.clone())).collect();
+    let [theirs, ours] = world.send(&frames).with_context(|| flows.clone())?;
+    let mut differences = String::new();
+    for (port, (theirs, ours)) in (1..).zip(theirs.iter().zip(&ours)) {
+        for (whose, some, others) in [("Open vSwitch", theirs, ours), ("the switch", ours, theirs)] {
+            let mut others = others.clone();
+            for frame in some {
+                if let Some(at) = others.iter().position(|other| other == frame) {
+                    others.swap_remove(at);
+                } else {
+                    let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+                    writeln!(differences, "port {port}, only of {whose}: {hex}")?;
+                }
+            }
+        }
+    }
+    let [theirs_counted, ours_counted] = world.counters()?;
+    ensure!(theirs_counted.len() == ours_counted.len(), "{theirs_counted:#?}\n{ours_counted:#?}");
+    for (theirs, ours) in theirs_counted.iter().zip(&ours_counted) {
+        if theirs != ours {
+            writeln!(differences, "Open vSwitch counts {theirs:?}, the switch {ours:?}")?;
+        }
+    }
+    if !differences.is_empty() {
+        bail!("{differences}{flows}");
+    }
+    Ok(ours.iter().map(Vec::len).sum())
+}
+
+fn stories(datapath: Datapath) -> Result<()> {
+    let seed = environment::number("OVS_ORACLE_SEED", SEED)?;
+    let cases = environment::number("OVS_ORACLE_CASES", CASES)?;
+    let config = ProptestConfig {
+        cases: cases.try_into()?,
+        failure_persistence: None,
+        max_shrink_time: 60_000,
+        max_shrink_iters: 10_000,
+        ..ProptestConfig::default()
+    };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let world = World::new(datapath)?;
+    let arrived = Cell::new(0);
+    let story = (prop::collection::vec(rule(), 1..40), prop::collection::vec(sent(), 1..60));
+    let outcome = runner.run(&story, |(rules, frames)| {
+        let frames =
+            play(&world, &rules, &frames).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        arrived.set(arrived.get() + frames);
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(why, (_, frames))) => bail!("{frames:#?}\nOVS_ORACLE_SEED={seed}\n{why}"),
+        Err(TestError::Abort(reason)) => bail!("{reason}"),
+    }
+    assert!(arrived.get() > 0, "no frame ever arrived");
+    Ok(())
+}
+
+#[test]
+fn like_open_vswitch_by_xdp() -> Result<()> {
+    stories(Datapath::Xdp)
+}
+
+#[test]
+fn like_open_vswitch_by_tc() -> Result<()> {
+    stories(Datapath::Tc)
+}
