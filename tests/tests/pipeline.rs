@@ -305,6 +305,32 @@ fn a_ct_with_more_behind_it_forks() -> Result<()> {
     Ok(())
 }
 
+/// Each table doubles the copies that wait to go on.
+fn doubling(tables: u32) -> Vec<String> {
+    let last = format!("table={tables},actions=output:2");
+    let more = |table| format!("table={table},icmp,actions=ct(table={0}),ct(table={0})", table + 1);
+    (0..tables).map(more).chain([last]).collect()
+}
+
+#[test]
+fn forks_fork() -> Result<()> {
+    let world = World::new(Datapath::Xdp)?;
+    let frame = frame()?;
+    let set = |tables| world.flows(&doubling(tables).iter().map(String::as_str).collect::<Vec<_>>());
+    for tables in 1..=4 {
+        set(tables)?;
+        assert_eq!(world.copies(&frame)?, [0, 1 << tables, 0, 0], "{tables}");
+    }
+    // Each that is put out counts as a differing copy.
+    set(5)?;
+    let dropped = world.dropped(|| {
+        assert_eq!(world.copies(&frame)?, [0, 16, 0, 0]);
+        Ok(())
+    })?;
+    assert_eq!(dropped, [("output_limit".into(), 16)]);
+    Ok(())
+}
+
 /// Of a frame whose tag tcx finds beside it, and counts nevertheless.
 fn exact_counters(datapath: Datapath) -> Result<()> {
     let world = World::new(datapath)?;

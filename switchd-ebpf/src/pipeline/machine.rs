@@ -99,7 +99,7 @@ pub struct Machine {
     pub depth: u32,
     /// Keys kept by clones.
     pub n_clones: u32,
-    /// Forks taken, and forks made.
+    /// Forks taken, and forks made: those in between wait, each in the place of its number modulo [`MAX_FORKS`].
     pub next_fork: u32,
     /// See `next_fork`.
     pub n_forks: u32,

@@ -32,8 +32,8 @@ pub const MAX_RESUBMITS: u32 = 4096;
 pub const MAX_RECIRCULATIONS: u32 = 6;
 /// Actions and look-ups of one packet.
 pub const MAX_STEPS: u32 = 16384;
-/// Copies waiting to go on behind a `ct(table=N)`.
-pub const MAX_FORKS: usize = 8;
+/// Copies waiting to go on behind a `ct(table=N)`. A power of two.
+pub const MAX_FORKS: usize = 32;
 /// Nested clones.
 pub const MAX_CLONES: usize = 4;
 /// Outputs of one packet.
@@ -273,11 +273,11 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
     #[inline(always)]
     fn fork(&mut self) {
         let machine = &mut *self.machine;
-        let n = machine.n_forks as usize;
-        let Some(fork) = machine.forks.get_mut(n) else {
+        if machine.n_forks - machine.next_fork >= MAX_FORKS as u32 {
             self.datapath.dropped(DropReason::OutputLimit);
             return;
-        };
+        }
+        let fork = &mut machine.forks[machine.n_forks as usize & (MAX_FORKS - 1)];
         copy_key(&mut fork.key, &machine.key);
         if machine.track.translation.bits != 0 {
             conntrack::apply(&machine.track.translation, &mut fork.key);

@@ -4,35 +4,38 @@
 //! same bytes at the same ports, and count the same packets and bytes for each flow.
 //!
 //! Left out are frames and flows that Open vSwitch's userspace datapath and its kernel module treat differently: the comments
-//! in `frames` say which. Connection tracking has oracles of its own.
+//! in `frames` say which. What connection tracking makes of packets has oracles of its own; here it is what flows make of
+//! that.
 //!
 //! The stories are the same in every run. `OVS_ORACLE_SEED` draws others, `OVS_ORACLE_CASES` another number of them.
 
 mod frames;
 mod rules;
+mod tracking;
 mod world;
 
 use std::{cell::Cell, fmt::Write as _};
 
 use anyhow::{Context, Result, bail, ensure};
-use frames::{Sent, sent};
+use frames::Sent;
 use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestError, TestRng, TestRunner},
 };
-use rules::{Rule, rule};
+use rules::Rule;
 use tests::{environment, topology::Datapath};
-use world::World;
+use world::{Pace, World};
 
 const SEED: u64 = 1;
 const CASES: u64 = 100;
 
 /// Plays a story in both worlds. Returns how many frames came out of the switch.
-fn play(world: &World, rules: &[Rule], frames: &[Sent]) -> Result<usize> {
+fn play(world: &World, rules: &[Rule], frames: &[Sent], pace: Pace) -> Result<usize> {
     let flows: String = (1..).zip(rules).map(|(priority, rule)| rule.text(priority) + "\n").collect();
     world.set_flows(&flows)?;
+    world.forget_connections()?;
     let frames: Vec<_> = frames.iter().map(|sent| (sent.port, sent.bytes.clone())).collect();
-    let [theirs, ours] = world.send(&frames).with_context(|| flows.clone())?;
+    let [theirs, ours] = world.send(&frames, pace).with_context(|| flows.clone())?;
     let mut differences = String::new();
     for (port, (theirs, ours)) in (1..).zip(theirs.iter().zip(&ours)) {
         for (whose, some, others) in [("Open vSwitch", theirs, ours), ("the switch", ours, theirs)] {
@@ -60,7 +63,12 @@ fn play(world: &World, rules: &[Rule], frames: &[Sent]) -> Result<usize> {
     Ok(ours.iter().map(Vec::len).sum())
 }
 
-fn stories(datapath: Datapath) -> Result<()> {
+fn stories(
+    datapath: Datapath,
+    pace: Pace,
+    rule: impl Strategy<Value = Rule>,
+    sent: impl Strategy<Value = Sent>,
+) -> Result<()> {
     let seed = environment::number("OVS_ORACLE_SEED", SEED)?;
     let cases = environment::number("OVS_ORACLE_CASES", CASES)?;
     let config = ProptestConfig {
@@ -75,10 +83,10 @@ fn stories(datapath: Datapath) -> Result<()> {
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let world = World::new(datapath)?;
     let arrived = Cell::new(0);
-    let story = (prop::collection::vec(rule(), 1..40), prop::collection::vec(sent(), 1..60));
+    let story = (prop::collection::vec(rule, 1..40), prop::collection::vec(sent, 1..60));
     let outcome = runner.run(&story, |(rules, frames)| {
         let frames =
-            play(&world, &rules, &frames).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+            play(&world, &rules, &frames, pace).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
         arrived.set(arrived.get() + frames);
         Ok(())
     });
@@ -91,12 +99,30 @@ fn stories(datapath: Datapath) -> Result<()> {
     Ok(())
 }
 
+fn tables_and_actions(datapath: Datapath) -> Result<()> {
+    stories(datapath, Pace::Bursts, rules::rule(), frames::sent())
+}
+
+fn connections(datapath: Datapath) -> Result<()> {
+    stories(datapath, Pace::InOrder, tracking::rule(), tracking::sent())
+}
+
 #[test]
 fn like_open_vswitch_by_xdp() -> Result<()> {
-    stories(Datapath::Xdp)
+    tables_and_actions(Datapath::Xdp)
 }
 
 #[test]
 fn like_open_vswitch_by_tc() -> Result<()> {
-    stories(Datapath::Tc)
+    tables_and_actions(Datapath::Tc)
+}
+
+#[test]
+fn connections_like_open_vswitch_by_xdp() -> Result<()> {
+    connections(Datapath::Xdp)
+}
+
+#[test]
+fn connections_like_open_vswitch_by_tc() -> Result<()> {
+    connections(Datapath::Tc)
 }

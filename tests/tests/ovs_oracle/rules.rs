@@ -8,7 +8,7 @@ use proptest::{
 };
 
 /// Tables that flows are in.
-const TABLES: u8 = 4;
+pub const TABLES: u8 = 4;
 /// Clauses of a match beside the protocol, at most.
 const CLAUSES: usize = 2;
 /// Actions of a flow, at most, but for what `clone` holds.
@@ -17,9 +17,10 @@ const ACTIONS: usize = 4;
 /// A flow without its priority: each has one of its own, as nothing says which of two of the same wins.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Rule {
-    table: u8,
-    matched: Vec<&'static str>,
-    actions: Vec<String>,
+    pub table: u8,
+    /// Clauses of its match.
+    pub matched: Vec<&'static str>,
+    pub actions: Vec<String>,
 }
 
 impl Rule {
@@ -248,8 +249,8 @@ const PROTOCOLS: &[Protocol] = &[
     },
 ];
 
-/// Packets of all kinds meet a flow of the last table, or none.
-fn ways_on(table: u8) -> Vec<String> {
+/// Outputs, and look-ups in later tables.
+pub fn ways_on(table: u8) -> Vec<String> {
     let mut ways: Vec<String> = (1..=super::world::PORTS).map(|port| format!("output:{port}")).collect();
     ways.extend(["IN_PORT", "ALL", "FLOOD"].map(String::from));
     for next in table + 1..TABLES {

@@ -27,8 +27,18 @@ const QUIET: Duration = Duration::from_millis(3);
 
 /// Frames that are sent in a row, and how long nothing is sent then: each may be put out many times, and a veth's receive
 /// queue holds 256.
-const BURST: usize = 4;
-const PAUSE: Duration = Duration::from_micros(300);
+const BURST: (usize, Duration) = (4, Duration::from_micros(300));
+/// Likewise where each frame must be through before the next one is sent.
+const ONE: (usize, Duration) = (1, Duration::from_millis(3));
+
+/// How frames follow each other.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// Those of different ports may overtake each other.
+    Bursts,
+    /// None may overtake another.
+    InOrder,
+}
 
 /// Both, in a lab.
 pub struct World {
@@ -73,6 +83,12 @@ impl World {
         self.both(&["add-flows", ovs::BRIDGE, "-"], &last)
     }
 
+    /// Forgets all connections, in both.
+    pub fn forget_connections(&self) -> Result<()> {
+        self.ovs.0.output("ovs-appctl", &["dpctl/flush-conntrack"], "")?.ok()?;
+        self.lab.debian("ovs-appctl", &["dpctl/flush-conntrack"])?.ok().map(drop)
+    }
+
     fn both(&self, args: &[&str], input: &str) -> Result<()> {
         let theirs = self.ovs.0.output("ovs-ofctl", args, input)?;
         let ours = self.lab.debian_with_input("ovs-ofctl", args, input)?;
@@ -81,10 +97,10 @@ impl World {
     }
 
     /// Sends frames into ports, in both, and tells what comes out: of Open vSwitch, and of the switch.
-    pub fn send(&self, frames: &[(usize, Vec<u8>)]) -> Result<[Arrivals; 2]> {
+    pub fn send(&self, frames: &[(usize, Vec<u8>)], pace: Pace) -> Result<[Arrivals; 2]> {
         Ok([
-            cross(&self.ovs.1, frames).context("Open vSwitch")?,
-            cross(&self.switch.1, frames).context("the switch")?,
+            cross(&self.ovs.1, frames, pace).context("Open vSwitch")?,
+            cross(&self.switch.1, frames, pace).context("the switch")?,
         ])
     }
 
@@ -108,12 +124,16 @@ fn counted(dump: Output) -> Result<Vec<Counted>> {
 }
 
 /// Sends frames, and waits until all are through.
-fn cross(wires: &[Wire], frames: &[(usize, Vec<u8>)]) -> Result<Arrivals> {
-    for burst in frames.chunks(BURST) {
+fn cross(wires: &[Wire], frames: &[(usize, Vec<u8>)], pace: Pace) -> Result<Arrivals> {
+    let (burst, pause) = match pace {
+        Pace::Bursts => BURST,
+        Pace::InOrder => ONE,
+    };
+    for burst in frames.chunks(burst) {
         for (port, frame) in burst {
             wires[*port].send(frame)?;
         }
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
     }
     let last = Ethernet::default().frame(LAST, &[0; 46]);
     for wire in wires {
