@@ -80,11 +80,12 @@ fn a_flood_of_syns_breaks_no_connection() -> Result<()> {
     // From addresses that nobody has, so that the server's answers lead nowhere.
     let wire = left.open_wire("veth_l1")?;
     let far = SocketAddr::from(([10, 9, 9, 9], 80));
-    for number in 0..FLOOD {
+    let flood = (0..FLOOD).map(|number| {
         let address = [172, 16, (number >> 8) as u8, number as u8];
         let syn = Segment::new(SocketAddr::from((address, 1024)), far, flags::SYN);
-        wire.send(&Ethernet::default().tcp(&syn)?)?;
-    }
+        Ethernet::default().tcp(&syn)
+    });
+    wire.send_all(&flood.collect::<Result<Vec<_>>>()?)?;
 
     // The end of its input ends the client.
     drop(client.stdin.take());
