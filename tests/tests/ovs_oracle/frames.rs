@@ -26,6 +26,10 @@ impl fmt::Debug for Sent {
 /// when it corrects checksums.
 const NO_HEADER: usize = 6;
 
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 /// A protocol without a checksum. What has one is handled differently in fragments: SCTP's cannot be corrected, for which the
 /// switch drops the packet, and Open vSwitch's userspace datapath lets it go with a wrong one, as it does with all others
@@ -36,6 +40,7 @@ const GRE: u8 = 47;
 #[derive(Clone, Debug)]
 struct Link {
     ethernet: Ethernet,
+    /// Whether there is a tag around that of `ethernet`.
     outer: bool,
 }
 
@@ -50,22 +55,22 @@ fn link() -> impl Strategy<Value = Link> {
         .prop_map(|(src, dst, vlan, outer)| Link { ethernet: Ethernet { src, dst, vlan }, outer })
 }
 
+/// What follows IP's header, with checksums to be filled in: `kind` is ICMP's type and code, and `flags` decides what is
+/// optional.
 fn transport(protocol: u8, flags: u8, ports: [u16; 2], kind: [u8; 2], payload: &[u8]) -> Vec<u8> {
     let [src, dst] = ports.map(u16::to_be_bytes);
     let mut bytes = [src, dst].concat();
     match protocol {
-        6 => {
-            bytes.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
-        }
-        17 => {
+        TCP => bytes.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 0x20, 0, 0, 0, 0, 0]),
+        UDP => {
             bytes.extend(u16::try_from(8 + payload.len()).unwrap_or(0).to_be_bytes());
             bytes.extend([if flags & 2 != 0 { 0 } else { 1 }, 0]);
         }
-        132 => bytes.extend([0, 0, 0, 1, 0x12, 0x34, 0x56, 0x78]),
-        1 | 58 => {
+        SCTP => bytes.extend([0, 0, 0, 1, 0x12, 0x34, 0x56, 0x78]),
+        ICMP | ICMPV6 => {
             bytes = kind.to_vec();
             bytes.extend([0, 0, 0, 0, 0, 0]);
-            if protocol == 58 && (kind[0] == 135 || kind[0] == 136) {
+            if protocol == ICMPV6 && (kind[0] == 135 || kind[0] == 136) {
                 bytes.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
                 if flags & 1 != 0 {
                     bytes.extend([if kind[0] == 135 { 1 } else { 2 }, 1, 2, 0, 0, 0, 0, 1]);
@@ -83,9 +88,8 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 8..40)
 }
 
-type L4 = (u8, Vec<u8>);
-
-fn l4(protocols: &'static [u8], kinds: &'static [[u8; 2]]) -> impl Strategy<Value = L4> {
+/// A protocol and what follows IP's header.
+fn l4(protocols: &'static [u8], kinds: &'static [[u8; 2]]) -> impl Strategy<Value = (u8, Vec<u8>)> {
     let ports = || select(&[1024u16, 1025, 80, 81, 99, 0][..]);
     (select(protocols), select(&[2u8, 0x12, 0x10, 0x11, 4][..]), [ports(), ports()], select(kinds), payload())
         .prop_map(|(protocol, flags, ports, kind, payload)| {
@@ -104,7 +108,7 @@ fn ipv4() -> impl Strategy<Value = Vec<u8>> {
         select(&[64u8, 64, 63, 2, 1, 0][..]),
         fragment,
         options,
-        l4(&[6, 6, 17, 17, 1, 132, 47, 2], &[[8, 0], [0, 0], [3, 1]]),
+        l4(&[TCP, TCP, UDP, UDP, ICMP, SCTP, GRE, 2], &[[8, 0], [0, 0], [3, 1]]),
     )
         .prop_map(|((src, dst), tos, ttl, fragment, options, (protocol, mut l4))| {
             if fragment & 0x1fff != 0 {
@@ -158,7 +162,10 @@ fn ipv6() -> impl Strategy<Value = Vec<u8>> {
         select(&[0u32, 0x0b8_00000, 0x003_12345, 0x5][..]),
         select(&[64u8, 64, 63, 2, 1, 0][..]),
         extensions(),
-        l4(&[6, 6, 17, 17, 58, 58, 132, 47, 59], &[[128, 0], [129, 0], [135, 0], [136, 0], [1, 4]]),
+        l4(
+            &[TCP, TCP, UDP, UDP, ICMPV6, ICMPV6, SCTP, GRE, 59],
+            &[[128, 0], [129, 0], [135, 0], [136, 0], [1, 4]],
+        ),
     )
         .prop_map(|((src, dst), word, ttl, extensions, (protocol, l4))| {
             let header = |next: u8, length: usize| {
@@ -186,10 +193,9 @@ fn ipv6() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn arp() -> impl Strategy<Value = Vec<u8>> {
-    (select(&[1u8, 2, 3, 4][..]), select(&[1u8, 2, 9][..]), select(&[2u8, 1, 3][..]), any::<bool>()).prop_map(
-        |(op, spa, tpa, odd)| {
-            let mut bytes = vec![0, 1, 8, 0, 6, if odd { 4 } else { 6 }, 0, op];
-            bytes[5] = 4;
+    (select(&[1u8, 2, 3, 4][..]), select(&[1u8, 2, 9][..]), select(&[2u8, 1, 3][..])).prop_map(
+        |(op, spa, tpa)| {
+            let mut bytes = vec![0, 1, 8, 0, 6, 4, 0, op];
             bytes.extend([2, 0, 0, 0, 0, 1, 10, 0, 0, spa, 0, 0, 0, 0, 0, 0, 10, 0, 0, tpa]);
             bytes.resize(46, 0);
             bytes
