@@ -149,6 +149,7 @@ impl Contender<'_> {
     /// Processor time of the thread that forwards; for the switch that is the one which sends, too.
     fn nanoseconds(&self, generator: &Generator) -> Result<u64> {
         if let Switch::Ovs(ovs) = &self.switch {
+            // What the kernel's own threads do for it does not count.
             cpu::nanoseconds(&ovs.forwarder()?)
         } else {
             generator.nanoseconds()

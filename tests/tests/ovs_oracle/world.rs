@@ -21,22 +21,21 @@ pub const PORTS: usize = 4;
 /// The EtherType of the frames that tell that all before them are through: one for local experiments (IEEE 802).
 const LAST: u16 = 0x88b5;
 /// How long those may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What XDP and tcx send may overtake each other: so long no frame must come for all to be through.
-const QUIET: Duration = Duration::from_millis(3);
+const QUIET: Duration = Duration::from_millis(10);
 
 /// Frames that are sent in a row, and how long nothing is sent then: each may be put out many times, and a veth's receive
 /// queue holds 256.
-const BURST: (usize, Duration) = (4, Duration::from_micros(300));
-/// Likewise where each frame must be through before the next one is sent.
-const ONE: (usize, Duration) = (1, Duration::from_millis(3));
+const BURST: usize = 4;
+const PAUSE: Duration = Duration::from_micros(300);
 
 /// How frames follow each other.
 #[derive(Clone, Copy, Debug)]
 pub enum Pace {
     /// Those of different ports may overtake each other.
     Bursts,
-    /// None may overtake another.
+    /// Each is through before the next one is sent.
     InOrder,
 }
 
@@ -125,39 +124,42 @@ fn counted(dump: Output) -> Result<Vec<Counted>> {
 
 /// Sends frames, and waits until all are through.
 fn cross(wires: &[Wire], frames: &[(usize, Vec<u8>)], pace: Pace) -> Result<Arrivals> {
-    let (burst, pause) = match pace {
-        Pace::Bursts => BURST,
-        Pace::InOrder => ONE,
-    };
-    for burst in frames.chunks(burst) {
+    let mut arrivals = vec![Vec::new(); wires.len()];
+    for burst in frames.chunks(BURST) {
         for (port, frame) in burst {
             wires[*port].send(frame)?;
-        }
-        thread::sleep(pause);
-    }
-    let last = Ethernet::default().frame(LAST, &[0; 46]);
-    for wire in wires {
-        wire.send(&last)?;
-    }
-    let deadline = Instant::now() + PATIENCE;
-    let mut arrivals: Arrivals = Vec::new();
-    for (port, wire) in (1..).zip(wires) {
-        let mut missing = PORTS - 1;
-        let mut arrived = Vec::new();
-        loop {
-            let patience =
-                if missing == 0 { QUIET } else { deadline.saturating_duration_since(Instant::now()) };
-            match wire.recv(patience)? {
-                Some(frame) if frame == last => {
-                    missing = missing.checked_sub(1).context("too many last frames")?;
-                }
-                Some(frame) => arrived.push(frame),
-                None => break,
+            if let Pace::InOrder = pace {
+                settle(wires, &[*port], &mut arrivals)?;
             }
         }
-        ensure!(missing == 0, "{missing} last frames are missing at port {port}");
+        if let Pace::Bursts = pace {
+            thread::sleep(PAUSE);
+        }
+    }
+    settle(wires, &(0..wires.len()).collect::<Vec<_>>(), &mut arrivals)?;
+    for (wire, arrived) in wires.iter().zip(&mut arrivals) {
+        arrived.extend(wire.drain(QUIET)?);
         arrived.sort();
-        arrivals.push(arrived);
     }
     Ok(arrivals)
+}
+
+/// Waits until what was sent from some ports is through.
+fn settle(wires: &[Wire], from: &[usize], arrivals: &mut Arrivals) -> Result<()> {
+    let last = Ethernet::default().frame(LAST, &[0; 46]);
+    for &port in from {
+        wires[port].send(&last)?;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    for (port, (wire, arrived)) in wires.iter().zip(arrivals).enumerate() {
+        let mut missing = from.iter().filter(|&&other| other != port).count();
+        while missing > 0 {
+            let frame = wire.recv(deadline.saturating_duration_since(Instant::now()))?;
+            match frame.with_context(|| format!("{missing} last frames are missing at port {}", port + 1))? {
+                frame if frame == last => missing -= 1,
+                frame => arrived.push(frame),
+            }
+        }
+    }
+    Ok(())
 }
