@@ -23,21 +23,40 @@ const INLINE_STEPS: u32 = 5;
 /// Subtables and entries that one search goes through: more than there are.
 const MAX_STEPS: u32 = 1 << 23;
 
+/// Where a search stands: the next entry of the present bucket, or else the next node of the list. No entry and no node:
+/// at its end. It is worth to be kept in registers, since each place is known only from the one before.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Position {
+    node: u32,
+    entry: u32,
+}
+
+impl Position {
+    const END: Self = Self { node: 0, entry: 0 };
+
+    #[inline(always)]
+    const fn is_end(self) -> bool {
+        self.node | self.entry == 0
+    }
+}
+
 /// Finds the rule of the machine's table for its key: `best`, with rank 0 where there is none.
 #[inline(always)]
 pub fn search<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     let machine = &mut *run.machine;
     machine.best = RuleRef::default();
-    machine.node = run.datapath.head(machine.bridge, machine.table);
-    machine.entry = 0;
+    let mut at = Position { node: run.datapath.head(machine.bridge, machine.table), entry: 0 };
     // Most searches end within the first subtables, and a call for each would cost as much as the probe.
     let mut left = INLINE_STEPS;
     while left > 0 {
-        if step(run) {
+        at = step(run, at);
+        if at.is_end() {
             return;
         }
         left -= 1;
     }
+    run.machine.at = at;
     let datapath = run.datapath;
     datapath.repeat(MAX_STEPS, next_step::<P, D>, core::ptr::from_mut(run).cast());
 }
@@ -45,40 +64,41 @@ pub fn search<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
 extern "C" fn next_step<P: Packet, D: Tables + Connections>(_index: u64, run: *mut c_void) -> i64 {
     // SAFETY: `search` passes the run, exclusively borrowed for as long as the loop runs.
     let run = unsafe { &mut *run.cast::<Run<'_, P, D>>() };
-    i64::from(step(run))
+    let at = step(run, run.machine.at);
+    run.machine.at = at;
+    i64::from(at.is_end())
 }
 
-/// Looks at one entry: the next one of the present bucket, or the first of the next subtable's. True: it was the last
-/// that can matter.
+/// Looks at one entry: the next one of the present bucket, or the first of the next subtable's. Returns what comes next.
 #[inline(always)]
-fn step<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) -> bool {
+fn step<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, mut at: Position) -> Position {
     let machine = &mut *run.machine;
-    if machine.entry == 0 {
-        let Some(node) = run.datapath.node(machine.node) else { return true };
+    if at.entry == 0 {
+        let Some(node) = run.datapath.node(at.node) else { return Position::END };
         if node.rank <= machine.best.rank {
-            return true;
+            return Position::END;
         }
-        machine.node = node.next;
+        at.node = node.next;
         let first = machine.key.words[usize::from(node.index[0]) & (WORDS - 1)];
         if (first ^ node.common) & node.agreed != 0 {
-            return machine.node == 0;
+            return at;
         }
         machine.width = node.width;
-        machine.entry = run.datapath.bucket(mask(&machine.key.words, node, &mut machine.probe));
+        at.entry = run.datapath.bucket(mask(&machine.key.words, node, &mut machine.probe));
     }
-    let at = machine.entry;
-    if let Some(entry) = run.datapath.entry(at) {
-        machine.entry = entry.next;
-        if is_of(entry, &machine.probe) && goes_on(run, at) {
+    let number = at.entry;
+    if let Some(entry) = run.datapath.entry(number) {
+        at.entry = entry.next;
+        if is_of(entry, &machine.probe) && goes_on(run, number) {
             let machine = &mut *run.machine;
             let found = entry.rule(machine.version);
             if found.rank > machine.best.rank {
                 machine.best = *found;
             }
-            machine.entry = 0;
+            at.entry = 0;
         }
     }
-    run.machine.entry == 0 && run.machine.node == 0
+    at
 }
 
 /// Whether an entry's first line is that of a masked key.
@@ -121,30 +141,39 @@ fn is_line<P: Packet, D: Tables + Connections>(run: &Run<'_, P, D>, at: u32, lin
 #[inline(always)]
 pub fn mask(key: &[u64; WORDS], node: &Node, probe: &mut Probe) -> u32 {
     probe[0] = u64::from(node.subtable);
-    match node.width {
-        0 => gather::<{ WIDTHS[0] }>(key, node, probe),
-        1 => gather::<{ WIDTHS[1] }>(key, node, probe),
-        _ => gather::<{ WIDTHS[2] }>(key, node, probe),
+    let mut hash = Hash::of(node.subtable);
+    gather::<0, { WIDTHS[0] }>(key, node, probe, &mut hash);
+    if node.width > 0 {
+        gather::<{ WIDTHS[0] }, { WIDTHS[1] }>(key, node, probe, &mut hash);
     }
+    if node.width > 1 {
+        gather::<{ WIDTHS[1] }, { WIDTHS[2] }>(key, node, probe, &mut hash);
+    }
+    hash.end()
 }
 
 #[inline(always)]
-fn gather<const N: usize>(key: &[u64; WORDS], node: &Node, probe: &mut Probe) -> u32 {
-    let mut hash = Hash::of(node.subtable);
-    let mut i = 0;
-    while i < N {
+fn gather<const FROM: usize, const TO: usize>(
+    key: &[u64; WORDS],
+    node: &Node,
+    probe: &mut Probe,
+    hash: &mut Hash,
+) {
+    let mut i = FROM;
+    while i < TO {
         let word = key[usize::from(node.index[i]) & (WORDS - 1)] & node.mask[i];
         probe[i + 1] = word;
-        hash = hash.with(word);
+        hash.add(i, word);
         i += 1;
     }
-    hash.end()
 }
 
 /// The hash of a masked key, of as many words as its subtable's width says.
 #[must_use]
 pub fn hash(subtable: u32, masked: &[u64]) -> u32 {
-    masked.iter().fold(Hash::of(subtable), |hash, &word| hash.with(word)).end()
+    let mut hash = Hash::of(subtable);
+    masked.iter().enumerate().for_each(|(i, &word)| hash.add(i, word));
+    hash.end()
 }
 
 /// A hash in the making. Keys come from rules, not from packets: there is nobody to be hidden from.
@@ -152,21 +181,85 @@ pub fn hash(subtable: u32, masked: &[u64]) -> u32 {
 struct Hash(u64);
 
 impl Hash {
+    /// Odd numbers by chance, for the words that most keys are made of.
+    const MULTIPLIERS: [u64; WIDTHS[0]] =
+        [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb];
+    /// Another one, for subtables and the words that follow.
+    const MULTIPLIER: u64 = 0xd6e8_feb8_6659_fd93;
+
     #[inline(always)]
     const fn of(subtable: u32) -> Self {
-        Self(subtable as u64).with(0)
+        Self(spread(subtable as u64, Self::MULTIPLIER))
     }
 
-    /// Spreads each bit over the ones above it (by the golden ratio, as in Knuth's multiplicative hashing), and
-    /// those over the ones below.
+    /// The first words do not wait for each other; the others do, with the one multiplier.
     #[inline(always)]
-    const fn with(self, word: u64) -> Self {
-        let spread = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Self(spread ^ spread >> 32)
+    const fn add(&mut self, i: usize, word: u64) {
+        self.0 = if i < WIDTHS[0] {
+            self.0.wrapping_add(spread(word, Self::MULTIPLIERS[i]))
+        } else {
+            spread(self.0 ^ word, Self::MULTIPLIER)
+        };
     }
 
     #[inline(always)]
     const fn end(self) -> u32 {
-        (self.with(0).0 >> 32) as u32
+        (spread(self.0, Self::MULTIPLIER) >> 32) as u32
+    }
+}
+
+/// Spreads each bit over the ones above it, as in Knuth's multiplicative hashing; and before that the high ones over
+/// those below.
+#[inline(always)]
+const fn spread(word: u64, multiplier: u64) -> u64 {
+    (word ^ word >> 32).wrapping_mul(multiplier)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec;
+
+    use super::*;
+
+    /// Entries in the fullest of as many buckets as there are keys: all pairs of two runs of 256 numbers, where these
+    /// say.
+    fn fullest(place: impl Fn(u64, u64) -> [u64; 3]) -> u32 {
+        let mut buckets = vec![0; 1 << 16];
+        for (a, b) in (0..256).flat_map(|a| (0..256).map(move |b| (a, b))) {
+            buckets[hash(7, &place(a, b)) as usize & 0xffff] += 1;
+        }
+        buckets.into_iter().max().unwrap_or(0)
+    }
+
+    #[test]
+    fn numbers_in_a_row_are_spread_wherever_they_are() {
+        for (i, j) in [(0, 1), (1, 2), (0, 2), (0, 0)] {
+            for (first, second) in (0..=56).step_by(8).flat_map(|a| (0..=56).step_by(8).map(move |b| (a, b)))
+            {
+                if i == j && u32::abs_diff(first, second) < 8 {
+                    continue;
+                }
+                let fullest = fullest(|a, b| {
+                    let mut words = [0; 3];
+                    words[i] |= a << first;
+                    words[j] |= b << second;
+                    words
+                });
+                assert!(fullest <= 16, "{fullest} at {i}.{first}, {j}.{second}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_word_counts() {
+        let mut words = [1; WORDS];
+        let before = hash(1, &words);
+        assert_ne!(before, hash(2, &words));
+        for i in 0..WORDS {
+            words[i] ^= 1 << 63;
+            assert_ne!(before, hash(1, &words), "word {i}");
+            words[i] ^= 1 << 63;
+        }
     }
 }

@@ -3,6 +3,7 @@
 use conntrack_core::nat::Range;
 
 use super::{MAX_CLONES, MAX_COPIES, MAX_DEPTH, MAX_FORKS, MAX_OUTPUTS, stage};
+use crate::classify::Position;
 use crate::conntrack::{self, Last};
 use crate::key::{HEADER_WORDS, Key, WORDS};
 use crate::layout::{Probe, RuleRef, op};
@@ -112,16 +113,13 @@ pub struct Machine {
     /// Why a packet without output is dropped, plus one.
     pub reason: u32,
 
-    /// The classifier's search: the next node, the next entry, the present subtable's width, what was found, and the
-    /// masked key.
-    pub node: u32,
-    /// See `node`.
-    pub entry: u32,
-    /// See `node`.
+    /// The classifier's search: where it stands, the present subtable's width, what was found, and the masked key.
+    pub at: Position,
+    /// See `at`.
     pub width: u32,
-    /// See `node`.
+    /// See `at`.
     pub best: RuleRef,
-    /// See `node`.
+    /// See `at`.
     pub probe: Probe,
 
     /// What `exec` has gathered.
