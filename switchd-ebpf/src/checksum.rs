@@ -10,6 +10,17 @@ pub const fn fold(sum: u64) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
+/// Whether a sum folds to all ones, which is what data with a right checksum sum up to: it is a multiple of 65,535, and
+/// not zero. That 2^64 holds each multiple of an odd number once makes one of a product that is small, by the inverse of
+/// the number (T. Granlund and P. Montgomery, "Division by Invariant Integers using Multiplication", section 9).
+#[inline(always)]
+#[must_use]
+pub const fn is_whole(sum: u64) -> bool {
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    const { assert!(INVERSE.wrapping_mul(0xffff) == 1) };
+    sum.wrapping_mul(INVERSE).wrapping_sub(1) < u64::MAX / 0xffff
+}
+
 /// Adds two sums.
 #[inline(always)]
 #[must_use]
@@ -57,6 +68,13 @@ mod tests {
             let old = core::mem::replace(&mut words[at], new);
             let corrected = correct(before, delta(u64::from(old), u64::from(new)));
             prop_assert_eq!(corrected, !whole(&words));
+        }
+
+        #[test]
+        fn whole_sums_fold_to_ones(sum: u64, near in 0u64..4, times in 0..=u64::MAX / 0xffff) {
+            for sum in [sum, (times * 0xffff).saturating_add(near), times * 0xffff] {
+                prop_assert_eq!(is_whole(sum), fold(sum) == 0xffff, "{:#x}", sum);
+            }
         }
 
         #[test]

@@ -1,7 +1,5 @@
 //! Access to a packet's bytes: the seam between the pipeline and the hook it runs in.
 
-use crate::checksum;
-
 /// A packet, as one of the hooks holds it.
 ///
 /// Offsets count from the first byte of the Ethernet header. An access that leaves the packet, or whose offset
@@ -28,9 +26,11 @@ pub trait Packet {
     /// Reads `len` bytes, 1 to 64, into the beginning of a buffer. On failure the buffer's content is undefined.
     fn read(&self, offset: u32, buffer: &mut Buffer, len: u32) -> bool;
 
-    /// As [`Packet::read`], of `N` bytes; cheaper where the hook need not be asked.
+    /// As [`Packet::read`], of `N` bytes, with zeros to the end of the last word of eight; cheaper where the hook need
+    /// not be asked.
     #[inline(always)]
     fn read_exactly<const N: usize>(&self, offset: u32, buffer: &mut Buffer) -> bool {
+        buffer.clear();
         self.read(offset, buffer, N as u32)
     }
 
@@ -91,20 +91,20 @@ impl Buffer {
         self.bytes = [0; 64];
     }
 
-    /// The sum of all of it (see [`Packet::sum`]).
+    /// The sum (see [`Packet::sum`]), not folded, of the first `len` bytes and what fills their last word of eight:
+    /// less than 2^36.
     #[inline(always)]
     #[must_use]
-    pub fn sum(&self) -> u16 {
+    pub fn sum(&self, len: u32) -> u64 {
         let words = self.bytes.as_ptr().cast::<u64>();
         let mut sum = 0;
         let mut i = 0;
-        while i < 8 {
+        while i < 8 && i * 8 < len as usize {
             // SAFETY: the buffer has that many words, and is aligned for them.
-            let word = unsafe { words.add(i).read() };
+            let word = u64::from_be(unsafe { words.add(i).read() });
             sum += (word >> 32) + (word & 0xffff_ffff);
             i += 1;
         }
-        // The words are in memory order.
-        checksum::fold(sum).to_be()
+        sum
     }
 }

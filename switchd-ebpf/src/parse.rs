@@ -186,7 +186,7 @@ fn ipv4<P: Packet>(packet: &P, offset: u32, key: &mut Key, layout: &mut Layout) 
         + halves(key.words[3])
         + u64::from(ttl_line)
         + options(packet, offset + 20, header - 20);
-    layout.damaged = u16::from(checksum::fold(sum) != 0xffff);
+    layout.damaged = u16::from(!checksum::is_whole(sum));
     if frag != 0 {
         layout.fragment = offset as u16;
         layout.l4_len = (total - header) as u16;
@@ -347,8 +347,8 @@ fn transport<P: Packet>(
     layout.l4 = offset as u16;
     layout.l4_len = len as u16;
     // A local sender that leaves the checksum to the hardware stores the pseudo header's sum.
-    let expected = checksum::fold(pseudo + u64::from(protocol) + u64::from(len));
-    layout.partial = u16::from(checksum != 0 && checksum == expected);
+    let expected = pseudo + u64::from(protocol) + u64::from(len);
+    layout.partial = u16::from(checksum != 0 && checksum::is_whole(expected + u64::from(!checksum)));
 }
 
 /// Neighbour solicitation and advertisement (RFC 4861, 4.3 and 4.4).

@@ -65,13 +65,19 @@ pub fn load<const N: usize>(data: usize, data_end: usize, offset: u32) -> Option
     Some(bytes)
 }
 
-/// Reads `N` bytes into the beginning of a buffer.
+/// Reads `N` bytes, a multiple of four, into the beginning of a buffer; zeros fill the last word of eight.
 #[inline(always)]
 pub fn read<const N: usize>(data: usize, data_end: usize, offset: u32, buffer: &mut Buffer) -> Option<()> {
-    const { assert!(N <= size_of::<Buffer>()) };
+    const { assert!(N <= size_of::<Buffer>() && N.is_multiple_of(4)) };
     let from = at(data, data_end, offset, N)?;
-    // SAFETY: as in `load`.
-    unsafe { copy::<N>(from, buffer.bytes.as_mut_ptr()) };
+    let to = buffer.bytes.as_mut_ptr();
+    // SAFETY: as in `load`. What is left of the last word is four bytes, and the buffer has whole words.
+    unsafe {
+        copy::<N>(from, to);
+        if N & 4 != 0 {
+            to.add(N).cast::<u32>().write_unaligned(0);
+        }
+    }
     Some(())
 }
 

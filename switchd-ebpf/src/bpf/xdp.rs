@@ -224,9 +224,12 @@ impl Packet for XdpPacket {
 
     #[inline(always)]
     fn read_exactly<const N: usize>(&self, offset: u32, buffer: &mut Buffer) -> bool {
+        if bytes::read::<N>(self.ctx.data(), self.ctx.data_end(), offset, buffer).is_some() {
+            return true;
+        }
         // A frame may be in pieces.
-        bytes::read::<N>(self.ctx.data(), self.ctx.data_end(), offset, buffer).is_some()
-            || self.read(offset, buffer, N as u32)
+        buffer.clear();
+        self.read(offset, buffer, N as u32)
     }
 
     #[inline(always)]

@@ -33,8 +33,7 @@ pub fn examine<P: Packet, D: Connections>(run: &mut Run<'_, P, D>) {
     }
 }
 
-/// Reads the transport header into the workspace, with what follows it: all that fits. What does not come is zero.
-/// False: it is cut, or no header.
+/// Reads the transport header into the workspace, with what follows it: all that fits. Zeros fill the last word. False: it is cut, or no header.
 #[inline(always)]
 fn read<P: Packet, D>(run: &mut Run<'_, P, D>) -> bool {
     let Machine { key, layout, track, .. } = &mut *run.machine;
@@ -46,13 +45,15 @@ fn read<P: Packet, D>(run: &mut Run<'_, P, D>) -> bool {
         return true;
     }
     let (at, len) = (u32::from(layout.l4), u32::from(layout.l4_len).min(HEADER_ROOM));
-    track.header.clear();
     let is_read = match len {
         // All segments but short ones; of these the empty ones, without options and with timestamps.
         HEADER_ROOM => run.packet.read_exactly::<{ HEADER_ROOM as usize }>(at, &mut track.header),
         20 => run.packet.read_exactly::<20>(at, &mut track.header),
         32 => run.packet.read_exactly::<32>(at, &mut track.header),
-        _ => run.packet.read(at, &mut track.header, len),
+        _ => {
+            track.header.clear();
+            run.packet.read(at, &mut track.header, len)
+        }
     };
     is_read && (protocol != ip_proto::TCP || segment(run.machine))
 }
@@ -124,7 +125,7 @@ extern "C" fn sum_piece<P: Packet, D: Tables + Connections>(index: u64, run: *mu
     if !run.packet.read(at, &mut track.header, (track.sum_len - done).min(64)) {
         return 1;
     }
-    track.summed += u64::from(track.header.sum());
+    track.summed += track.header.sum(HEADER_ROOM);
     0
 }
 
@@ -224,10 +225,10 @@ fn checksum_valid<P: Packet>(packet: &P, machine: &mut Machine) -> Option<bool> 
     let pseudo = if protocol == ip_proto::ICMP { 0 } else { pseudo + u64::from(len) };
     // A short packet is in the workspace as a whole, and is summed there without asking the kernel piece by piece.
     let is_read = len <= HEADER_ROOM && len == u32::from(layout.l4_len);
-    let sum = if is_read { Some(track.header.sum()) } else { packet.sum(at, len) };
+    let sum = if is_read { Some(track.header.sum(len)) } else { packet.sum(at, len).map(u64::from) };
     track.pseudo = pseudo;
     track.sum_len = len;
-    Some(checksum::fold(pseudo + u64::from(sum?)) == 0xffff)
+    Some(checksum::is_whole(pseudo + sum?))
 }
 
 /// The sum of the pseudo header (RFC 9293, 3.1) of a packet with these headers, but for its length.
