@@ -259,11 +259,16 @@ fn refused(name: &'static str, error: &ProgramError) -> LoadError {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
 
-            let last = log.lines().rev().find(|line| !line.starts_with("processed")).unwrap_or_default();
+            let last = log.lines().rev().find(|line| !is_statistics(line)).unwrap_or_default();
             LoadError::Program { name, reason: format!("{io_error}; {last}") }
         }
         _ => LoadError::Program { name, reason: chain(error) },
     }
+}
+
+/// Whether a line of the verifier's log is one of those that end it, whatever came of the program.
+fn is_statistics(line: &str) -> bool {
+    ["verification time", "stack depth", "processed"].iter().any(|start| line.starts_with(start))
 }
 
 /// An error and what caused it, in one line.
