@@ -70,7 +70,22 @@ pub const START: u32 = u32::MAX;
 #[inline(always)]
 #[must_use]
 pub fn push(register: u32, byte: u8) -> u32 {
-    register >> 8 ^ BYTES[((register ^ byte as u32) & 0xff) as usize]
+    register >> 8 ^ BYTES[(opaque(register ^ u32::from(byte)) & 0xff) as usize]
+}
+
+/// The same word, but one of which LLVM knows nothing. It would mask `register` before the exclusive or, where that is as
+/// good; but of an exclusive or with a number that it does not know, the verifier before Linux 6.10 knows nothing.
+#[inline(always)]
+fn opaque(word: u32) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut hidden = word;
+        // SAFETY: a move to itself. (An empty one breaks BTF line info.)
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) hidden, options(pure, nomem, nostack)) };
+        hidden
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    word
 }
 
 /// The checksum, as a number whose low byte comes first on the wire, when four bytes have changed by exclusive-or with

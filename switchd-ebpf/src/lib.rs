@@ -6,7 +6,7 @@
 #![no_std]
 #![cfg_attr(
     target_arch = "bpf",
-    feature(core_intrinsics),
+    feature(asm_experimental_arch, core_intrinsics),
     allow(internal_features, reason = "the target's atomics are reachable only as intrinsics")
 )]
 
