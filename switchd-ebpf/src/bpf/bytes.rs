@@ -31,10 +31,15 @@ pub fn length(len: u32) -> Option<u32> {
         return None;
     }
     let mut bounded = u64::from(len);
-    // LLVM would leave the mask out, as in `at`.
+    // LLVM would leave all of it out, as in `at`. A comparison with zero would do for the lower bound only since
+    // Linux 6.8.
     // SAFETY: the assembly touches nothing but its operand.
-    unsafe { core::arch::asm!("{0} &= 127", inout(reg) bounded, options(pure, nomem, nostack)) };
-    if bounded == 0 || bounded > 64 { None } else { Some(bounded as u32) }
+    unsafe {
+        core::arch::asm!(
+            "{0} += -1", "{0} &= 63", "{0} += 1", inout(reg) bounded, options(pure, nomem, nostack)
+        );
+    }
+    Some(bounded as u32)
 }
 
 /// Reads a word at an address, or writes one there. By instructions of its own, because LLVM takes it that BPF cannot
