@@ -42,7 +42,7 @@ pub fn process(skb: *mut __sk_buff) -> i32 {
     if let Some(number) = note(skb) {
         machine.bridge = u32::from(entry.bridge);
         machine.start(u32::from(entry.bridge), len, 0, 0);
-        machine.before_headers_change();
+        keep_headers(machine);
         let Some(slot) = DEFERRED.get_ptr(number as u32 & (DEFERRED_SLOTS - 1)) else { return TC_ACT_SHOT };
         // SAFETY: see where XDP writes it.
         let slot = unsafe { &*slot };
@@ -59,10 +59,17 @@ pub fn process(skb: *mut __sk_buff) -> i32 {
     let mut run = Run { packet: TcPacket { skb }, datapath: &maps, machine };
     run.run();
     let machine = &mut *run.machine;
-    machine.before_headers_change();
+    keep_headers(machine);
     let effects: *const Effects = &raw const machine.effects;
     // SAFETY: the outputs are only read from here on, and `send` writes to other parts of the machine.
     send(&maps, packet, machine, unsafe { &*effects })
+}
+
+/// A function of its own, so that the program's frame, on which all of the pipeline's stand, has no room for the headers
+/// on their way.
+#[inline(never)]
+fn keep_headers(machine: &mut Machine) {
+    machine.before_headers_change();
 }
 
 /// The number that XDP has written beside the frame.
@@ -70,11 +77,9 @@ pub fn process(skb: *mut __sk_buff) -> i32 {
 fn note(skb: *mut __sk_buff) -> Option<u64> {
     // SAFETY: the context is the program's own.
     let (meta, data) = unsafe { ((*skb).data_meta as usize, (*skb).data as usize) };
-    if meta + size_of::<Note>() > data {
-        return None;
-    }
-    // SAFETY: the check above.
-    let note = unsafe { (meta as *const Note).read_unaligned() };
+    let bytes = bytes::load::<{ size_of::<Note>() }>(meta, data, 0)?;
+    // SAFETY: a note is two numbers, and there are as many bytes.
+    let note = unsafe { core::mem::transmute::<[u8; size_of::<Note>()], Note>(bytes) };
     (note.magic == NOTE_MAGIC).then_some(note.number)
 }
 
@@ -90,8 +95,8 @@ struct Sending<'a> {
     action: i32,
 }
 
-/// Sends each output: copies for all but the last, which gets the frame itself.
-#[inline(always)]
+/// Sends each output: copies for all but the last, which gets the frame itself. A function of its own for the same reason.
+#[inline(never)]
 fn send(maps: &Maps, packet: TcPacket, machine: &mut Machine, effects: &Effects) -> i32 {
     let mut sending = Sending { maps, packet, machine, effects, list: None, action: TC_ACT_SHOT };
     maps.repeat(MAX_OUTPUTS as u32, send_one, (&raw mut sending).cast());

@@ -76,12 +76,8 @@ fn finish(run: Run<'_, XdpPacket, Maps>) -> Verdict {
     if out.flags & port_flags::XDP == 0 {
         return defer(&run.packet, maps, machine);
     }
-    // The only output's headers are either the first that were kept, or the present ones.
-    let headers =
-        if machine.effects.n_copies == 0 { machine.key.headers() } else { &machine.effects.copies[0] };
     let mut len = machine.len;
-    if machine.headers_changed != 0 && !same(&machine.wire, headers) {
-        copy_headers(&mut machine.target, headers);
+    if machine.headers_changed != 0 {
         if xdp_rewrite(run.packet.ctx.ctx) == 0 {
             maps.dropped(DropReason::Rewrite);
             return Verdict::Drop;
@@ -93,8 +89,9 @@ fn finish(run: Run<'_, XdpPacket, Maps>) -> Verdict {
     Verdict::Redirect(out.slot)
 }
 
-/// Leaves the outputs to tcx: XDP cannot copy a frame, nor send one to a port that takes no XDP frames.
-#[inline(always)]
+/// Leaves the outputs to tcx: XDP cannot copy a frame, nor send one to a port that takes no XDP frames. A function of its
+/// own, so that the program's frame, on which all of the pipeline's stand, has no room for the headers on their way.
+#[inline(never)]
 fn defer(packet: &XdpPacket, maps: &Maps, machine: &mut Machine) -> Verdict {
     // SAFETY: the context is the program's own.
     if unsafe { bpf_xdp_adjust_meta(packet.ctx.ctx, -(size_of::<Note>() as i32)) } != 0 {
@@ -155,13 +152,20 @@ pub extern "C" fn xdp_parse(ctx: *mut xdp_md, in_port: u32) -> u32 {
     1
 }
 
-/// Gives the frame the headers in the machine's `target`; 0 if that failed.
+/// Gives the frame the headers of its only output; 0 if that failed.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn xdp_rewrite(ctx: *mut xdp_md) -> u32 {
     let Some(machine) = MACHINES.get_ptr_mut(0) else { return 0 };
     // SAFETY: as in `xdp_parse`.
-    let machine = unsafe { &*machine };
+    let machine = unsafe { &mut *machine };
+    // Either the first that were kept, or the present ones.
+    let headers =
+        if machine.effects.n_copies == 0 { machine.key.headers() } else { &machine.effects.copies[0] };
+    if same(&machine.wire, headers) {
+        return 1;
+    }
+    copy_headers(&mut machine.target, headers);
     let mut packet = XdpPacket { ctx: XdpContext::new(ctx) };
     let Some(maps) = Maps::open() else { return 0 };
     u32::from(rewrite(&maps, &mut packet, &machine.layout, &machine.wire, &machine.target))
