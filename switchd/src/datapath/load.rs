@@ -23,7 +23,7 @@ use super::tables::FlowTables;
 use super::zones::Zones;
 
 /// The BPF object, built with the daemon.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/switchd-datapath"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/switchd-datapath"));
 
 /// Distinct masks, over all tables and bridges.
 const MAX_NODES: u32 = 8192;

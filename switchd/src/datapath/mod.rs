@@ -5,6 +5,8 @@ mod compile;
 mod connections;
 mod counters;
 mod events;
+#[cfg(test)]
+mod frames;
 pub mod host;
 mod kernel;
 mod load;
