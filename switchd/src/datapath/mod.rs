@@ -5,8 +5,6 @@ mod compile;
 mod connections;
 mod counters;
 mod events;
-#[cfg(test)]
-mod frames;
 pub mod host;
 mod kernel;
 mod load;
@@ -14,6 +12,8 @@ mod policies;
 mod ports;
 mod selection;
 mod shared;
+#[cfg(test)]
+mod stack;
 mod store;
 mod tables;
 mod test_run;
