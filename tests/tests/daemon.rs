@@ -131,6 +131,9 @@ fn killed_it_leaves_nothing_that_keeps_the_next_one_from_working() -> Result<()>
     tutorial::replace_flows(&lab, PLAIN_FLOWS)?;
     assert!(serves(&lab)?);
     assert!(switch.stop()?.success());
+    // Before Linux 6.6 there is no tcx, whose programs go with the process.
+    let filters = lab.exec("tc", &["filter", "show", "dev", "veth_l0", "ingress"])?.ok()?;
+    assert!(!filters.contains("switch_tcx"), "{filters}");
     Ok(())
 }
 

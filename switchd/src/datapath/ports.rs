@@ -10,6 +10,7 @@ use aya::maps::{Array, DevMap, HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::links::FdLink;
 use aya::programs::tc::{SchedClassifierLink, TcAttachType};
 use aya::programs::{ProgramError, SchedClassifier, Xdp, XdpMode, tc};
+use aya::util::KernelVersion;
 use ofctl::port::PortNo;
 use switchd_ebpf::layout::{
     MAX_BRIDGE_PORTS, MAX_PORTS, NEAR_DEVICES, NEAR_NUMBERS, Port, PortCounter, PortList, far_device,
@@ -107,10 +108,18 @@ impl Ports {
     ) -> Result<(Option<FdLink>, SchedClassifierLink), HookError> {
         let programs = self.programs.as_ref().ok_or_else(|| HookError::Kernel("no programs".to_owned()))?;
         let mut ebpf = lock(programs);
-        // tcx first: what XDP passes on must find it.
-        let tcx = attach_tcx(&mut ebpf, ifindex)?;
-        let xdp = if hook == Hook::Xdp { Some(attach_xdp(&mut ebpf, ifindex)?) } else { None };
-        Ok((xdp, tcx))
+        let attach_xdp = |ebpf: &mut Ebpf| {
+            if hook == Hook::Xdp { attach_xdp(ebpf, ifindex).map(Some) } else { Ok(None) }
+        };
+        if has_tcx() {
+            // tcx first: what XDP passes on must find it.
+            let tcx = attach_tcx(&mut ebpf, ifindex)?;
+            Ok((attach_xdp(&mut ebpf)?, tcx))
+        } else {
+            // XDP first: it refuses a port of another switch that runs, whose classifier would be replaced.
+            let xdp = attach_xdp(&mut ebpf)?;
+            Ok((xdp, replace_classifier(&mut ebpf, ifindex)?))
+        }
     }
 }
 
@@ -148,23 +157,32 @@ fn missing(name: &str) -> HookError {
     HookError::Kernel(format!("the program {name} is not loaded"))
 }
 
+/// Whether there is tcx; else the classifier is a filter of the queueing discipline `clsact`.
+fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+}
+
+const CLASSIFIER: &str = "switch_tcx";
+
+/// Attaches the classifier by tcx, or, where there is none, as a filter.
 fn attach_tcx(ebpf: &mut Ebpf, ifindex: u32) -> Result<SchedClassifierLink, HookError> {
-    let name = "switch_tcx";
-    let program: &mut SchedClassifier = match ebpf.program_mut(name).map(TryInto::try_into) {
+    let program: &mut SchedClassifier = match ebpf.program_mut(CLASSIFIER).map(TryInto::try_into) {
         Some(Ok(program)) => program,
-        _ => return Err(missing(name)),
+        _ => return Err(missing(CLASSIFIER)),
     };
     let device = device_name(ifindex).ok_or(HookError::NoDevice)?;
-    let id = match program.attach(&device, TcAttachType::Ingress) {
-        Err(ProgramError::TcError(_)) => {
-            // Before Linux 6.6 there is no tcx, and a classifier wants this queueing discipline.
-            let _ = tc::qdisc_add_clsact(&device);
-            program.attach(&device, TcAttachType::Ingress)
-        }
-        other => other,
-    };
-    let id = id.map_err(|error| explain(&error))?;
+    let id = program.attach(&device, TcAttachType::Ingress).map_err(|error| explain(&error))?;
     program.take_link(id).map_err(|error| explain(&error))
+}
+
+/// Attaches the classifier as a filter, in the place of one that a killed daemon has left: unlike a link, a filter does
+/// not go with the process.
+fn replace_classifier(ebpf: &mut Ebpf, ifindex: u32) -> Result<SchedClassifierLink, HookError> {
+    let device = device_name(ifindex).ok_or(HookError::NoDevice)?;
+    // Either may be there, or not; what is really wrong, attaching will find.
+    let _ = tc::qdisc_add_clsact(&device);
+    let _ = tc::qdisc_detach_program(&device, TcAttachType::Ingress, CLASSIFIER);
+    attach_tcx(ebpf, ifindex)
 }
 
 fn attach_xdp(ebpf: &mut Ebpf, ifindex: u32) -> Result<FdLink, HookError> {
