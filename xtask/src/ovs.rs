@@ -1,14 +1,8 @@
 //! Open vSwitch's userspace datapath, which the switch is tested and measured beside.
 
-use std::{
-    env,
-    ffi::OsString,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, ffi::OsString, path::PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use crate::{cargo, setup};
 
@@ -26,34 +20,18 @@ pub fn path() -> Result<OsString> {
 ///
 /// The package is unpacked below the target directory and not installed, so that no service of it starts on this machine,
 /// neither now nor later. What it depends on comes with `openvswitch-common`, which the tests need.
-fn programs() -> Result<Vec<PathBuf>> {
+pub fn programs() -> Result<Vec<PathBuf>> {
     if setup::is_program("ovs-vswitchd") {
         return Ok(Vec::new());
     }
     let root = cargo::target_dir()?.join("openvswitch");
     let programs = PROGRAMS.map(|dir| root.join(dir)).to_vec();
     if !programs.iter().all(|dir| dir.is_dir()) {
-        fs::create_dir_all(&root)?;
-        unpack(&root)?;
+        setup::unpack(
+            PACKAGE,
+            "Open vSwitch's userspace datapath, to test and measure the switch beside it",
+            &root,
+        )?;
     }
     Ok(programs)
-}
-
-fn unpack(root: &Path) -> Result<()> {
-    if !setup::is_debian() {
-        bail!("missing, by the name of Debian's package: {PACKAGE}");
-    }
-    println!(
-        "setup: unpacking {PACKAGE}: Open vSwitch's userspace datapath, to test and measure the switch beside it"
-    );
-    let download = ["--quiet", "--option=APT::Sandbox::User=root", "download", PACKAGE];
-    cargo::run(Command::new("apt-get").args(download).current_dir(root)).context("apt-get download")?;
-    for entry in fs::read_dir(root)? {
-        let file = entry?.path();
-        if file.extension().is_some_and(|extension| extension == "deb") {
-            cargo::run(Command::new("dpkg-deb").arg("--extract").args([&file, root]))?;
-            fs::remove_file(&file)?;
-        }
-    }
-    Ok(())
 }

@@ -44,6 +44,9 @@ const TOOLS: &[Tool] = &[
     tool(Purpose::Test, "ovs-ofctl", "openvswitch-common", "Open vSwitch's own clients, to be served too"),
     tool(Purpose::Test, "conntrack", "conntrack", "reads the kernel's tracker, which ours is compared with"),
     tool(Purpose::Test, "dnsmasq", "dnsmasq-base", "serves files over TFTP"),
+    tool(Purpose::Test, "qemu-system-x86_64", "qemu-system-x86", "runs tests on a kernel of Debian's"),
+    tool(Purpose::Test, "cpio", "cpio", "packs what that kernel starts with"),
+    tool(Purpose::Test, "depmod", "kmod", "loads that kernel's modules"),
     tool(Purpose::Test, "c++", "g++", "compiles libFuzzer"),
     tool(Purpose::Test, "nft", "nftables", "switches the kernel's tracker on"),
 ];
@@ -121,6 +124,25 @@ fn install_linker() -> Result<()> {
             .env("LLVM_PREFIX", "/usr/lib/llvm-22"),
     )
     .context("cargo install bpf-linker")
+}
+
+/// Unpacks a package into a directory and does not install it.
+pub fn unpack(package: &str, why: &str, root: &Path) -> Result<()> {
+    if !is_debian() {
+        bail!("missing, by the name of Debian's package: {package}");
+    }
+    println!("setup: unpacking {package}: {why}");
+    fs::create_dir_all(root)?;
+    let download = ["--quiet", "--option=APT::Sandbox::User=root", "download", package];
+    cargo::run(Command::new("apt-get").args(download).current_dir(root)).context("apt-get download")?;
+    for entry in fs::read_dir(root)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            cargo::run(Command::new("dpkg-deb").arg("--extract").args([&file, root]))?;
+            fs::remove_file(&file)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a program is in `PATH` or where Debian keeps the administrator's, which users' paths lack.
