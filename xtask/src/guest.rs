@@ -26,11 +26,12 @@ const KERNEL: &str = "linux-image-amd64";
 const SHELL: &str = "busybox-static";
 /// The modules that it needs to see the files.
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
-/// The tests that are run if none are named: a switch that loads, tracks connections row by row, carries real ones, and
-/// leaves nothing behind. Emulation is slow: each takes some twenty seconds.
-const USUAL: [(&str, &str); 3] = [
+/// The tests that are run if none are named: a switch that loads, tracks connections row by row, carries real ones with
+/// frames of any size, and leaves nothing behind. Emulation is slow: each takes some twenty seconds.
+const USUAL: [(&str, &str); 4] = [
     ("tutorial", "every_row"),
     ("tcp", "ipv4_payload_arrives_unchanged"),
+    ("odd_packets", "real_sockets_with_jumbo_frames"),
     ("daemon", "killed_it_leaves_nothing_that_keeps_the_next_one_from_working"),
 ];
 /// What the guest says at its end, before an exit code.

@@ -133,6 +133,8 @@ pub fn unpack(package: &str, why: &str, root: &Path) -> Result<()> {
     }
     println!("setup: unpacking {package}: {why}");
     fs::create_dir_all(root)?;
+    // What old lists name may be there no longer: kernels are replaced every few weeks.
+    apt_get(&["update", "--quiet"])?;
     let download = ["--quiet", "--option=APT::Sandbox::User=root", "download", package];
     cargo::run(Command::new("apt-get").args(download).current_dir(root)).context("apt-get download")?;
     for entry in fs::read_dir(root)? {

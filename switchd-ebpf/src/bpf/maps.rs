@@ -117,6 +117,12 @@ impl Maps {
         unsafe { atomic::load(&raw const self.config.version) }
     }
 
+    /// Whether frames in several pieces cannot be redirected.
+    #[inline(always)]
+    pub fn one_piece_only(&self) -> bool {
+        self.config.one_piece_only != 0
+    }
+
     /// The port of a device.
     #[inline(always)]
     pub fn port_of_device(&self, ifindex: u32) -> Option<&Port> {

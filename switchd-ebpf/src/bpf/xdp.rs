@@ -73,7 +73,8 @@ fn finish(run: Run<'_, XdpPacket, Maps>) -> Verdict {
         maps.dropped(DropReason::NoSuchPort);
         return Verdict::Drop;
     };
-    if out.flags & port_flags::XDP == 0 {
+    let in_pieces = run.packet.linear_length() < machine.len;
+    if out.flags & port_flags::XDP == 0 || in_pieces && maps.one_piece_only() {
         return defer(&run.packet, maps, machine);
     }
     let mut len = machine.len;
@@ -89,7 +90,8 @@ fn finish(run: Run<'_, XdpPacket, Maps>) -> Verdict {
     Verdict::Redirect(out.slot)
 }
 
-/// Leaves the outputs to tcx: XDP cannot copy a frame, nor send one to a port that takes no XDP frames. A function of its
+/// Leaves the outputs to tcx: XDP cannot copy a frame, nor send one to a port that takes no XDP frames, nor, on older
+/// kernels, one in several pieces. A function of its
 /// own, so that the program's frame, on which all of the pipeline's stand, has no room for the headers on their way.
 #[inline(never)]
 fn defer(packet: &XdpPacket, maps: &Maps, machine: &mut Machine) -> Verdict {
@@ -191,6 +193,12 @@ pub struct XdpPacket {
 }
 
 impl XdpPacket {
+    /// Length of the first piece.
+    #[inline(always)]
+    fn linear_length(&self) -> u32 {
+        (self.ctx.data_end() - self.ctx.data()) as u32
+    }
+
     /// Moves the start of the frame by `by` bytes and the two MAC addresses with it.
     #[inline(always)]
     fn move_addresses(&mut self, by: i32) -> Option<()> {
@@ -218,7 +226,7 @@ impl Packet for XdpPacket {
     #[inline(always)]
     fn holds(&self, bytes: u32) -> bool {
         // Most frames are in one piece.
-        (self.ctx.data_end() - self.ctx.data()) as u32 >= bytes || bytes <= self.length()
+        self.linear_length() >= bytes || bytes <= self.length()
     }
 
     #[inline(always)]

@@ -47,8 +47,10 @@ pub struct Config {
     pub bucket_mask: u32,
     /// Not 0: somebody listens to [`Event`]s.
     pub events: u32,
+    /// Not 0: the kernel redirects no XDP frames that are in several pieces (before Linux 6.3).
+    pub one_piece_only: u32,
     /// Zero: what follows is written by the datapath, and begins a cache line.
-    pub pad: [u64; 3],
+    pub pad: [u32; 5],
     /// Record numbers given out so far; those given back wait in the free queue. Written by the datapath
     /// alone, by atomic addition.
     pub records_used: u64,

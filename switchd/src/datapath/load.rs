@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use aya::maps::{MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use conntrack_core::Timeouts;
 use switchd_ebpf::layout::{
@@ -125,6 +126,7 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
             (*config.as_ptr()).records = sizes.connections;
             (*config.as_ptr()).bucket_mask = buckets - 1;
             (*config.as_ptr()).max_connections = sizes.connections;
+            (*config.as_ptr()).one_piece_only = u32::from(is_before(6, 3));
             (*config.as_ptr()).nat_salt = random_word();
             (*config.as_ptr()).tuple_hash = TupleHash::new(tuple_buckets(sizes.connections), random_word);
         }
@@ -167,6 +169,11 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
     let tables = FlowTables::new(store);
     let policies = Policies::new(timeouts);
     Ok((Datapath { tables, ports, connections, zones, policies, events, counters }, verified))
+}
+
+/// Whether the running kernel is older than Linux `major.minor`.
+pub(super) fn is_before(major: u8, minor: u8) -> bool {
+    KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(major, minor, 0))
 }
 
 /// Bytes that the kernel allocates at once for the maps that grow with the tables.

@@ -10,14 +10,13 @@ use aya::maps::{Array, DevMap, HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::links::FdLink;
 use aya::programs::tc::{SchedClassifierLink, TcAttachType};
 use aya::programs::{ProgramError, SchedClassifier, Xdp, XdpMode, tc};
-use aya::util::KernelVersion;
 use ofctl::port::PortNo;
 use switchd_ebpf::layout::{
     MAX_BRIDGE_PORTS, MAX_PORTS, NEAR_DEVICES, NEAR_NUMBERS, Port, PortCounter, PortList, far_device,
     far_number, port_flags,
 };
 
-use super::load::chain;
+use super::load::{chain, is_before};
 use crate::hooks::{Hook, HookError, Hooks, PortStats};
 use crate::rules::BridgeId;
 
@@ -111,14 +110,14 @@ impl Ports {
         let attach_xdp = |ebpf: &mut Ebpf| {
             if hook == Hook::Xdp { attach_xdp(ebpf, ifindex).map(Some) } else { Ok(None) }
         };
-        if has_tcx() {
+        if is_before(6, 6) {
+            // No tcx yet. XDP first: it refuses a port of another switch that runs, whose classifier would be replaced.
+            let xdp = attach_xdp(&mut ebpf)?;
+            Ok((xdp, replace_classifier(&mut ebpf, ifindex)?))
+        } else {
             // tcx first: what XDP passes on must find it.
             let tcx = attach_tcx(&mut ebpf, ifindex)?;
             Ok((attach_xdp(&mut ebpf)?, tcx))
-        } else {
-            // XDP first: it refuses a port of another switch that runs, whose classifier would be replaced.
-            let xdp = attach_xdp(&mut ebpf)?;
-            Ok((xdp, replace_classifier(&mut ebpf, ifindex)?))
         }
     }
 }
@@ -155,11 +154,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn missing(name: &str) -> HookError {
     HookError::Kernel(format!("the program {name} is not loaded"))
-}
-
-/// Whether there is tcx; else the classifier is a filter of the queueing discipline `clsact`.
-fn has_tcx() -> bool {
-    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
 const CLASSIFIER: &str = "switch_tcx";
