@@ -252,8 +252,6 @@ mount -t overlay -o lowerdir=/lower,upperdir=/layer/upper,workdir=/layer/work ro
 mount -t proc proc /new/proc
 mount -t sysfs sys /new/sys
 mount -t devtmpfs dev /new/dev
-mount -t tmpfs run /new/run
-mount -t tmpfs tmp /new/tmp
 mkdir -p /new/lib/modules/{version}
 mount -o bind {modules} /new/lib/modules/{version}
 cp /run.sh /new/run.sh
