@@ -91,8 +91,8 @@ fn finish(run: Run<'_, XdpPacket, Maps>) -> Verdict {
 }
 
 /// Leaves the outputs to tcx: XDP cannot copy a frame, nor send one to a port that takes no XDP frames, nor, on older
-/// kernels, one in several pieces. A function of its
-/// own, so that the program's frame, on which all of the pipeline's stand, has no room for the headers on their way.
+/// kernels, one in several pieces. A function of its own, so that the program's frame, on which all of the pipeline's
+/// stand, has no room for the headers on their way.
 #[inline(never)]
 fn defer(packet: &XdpPacket, maps: &Maps, machine: &mut Machine) -> Verdict {
     // SAFETY: the context is the program's own.
