@@ -20,7 +20,7 @@ use switchd_ebpf::layout::{
     self, BUCKETS_PER_LINE, Buckets, Config, DEFERRED as DEFERRED_SLOTS, Datagram, Deferred, EVENTS_SIZE,
     Entry, Event, Expectation, Help, MAX_BRIDGES, MAX_DATAGRAMS, MAX_HELPED, MAX_POLICIES, MAX_PORTS, MacKey,
     MacSeen, NEAR_DEVICES, NEAR_NUMBERS, Node, Op, Port, PortCounter, PortList, REAP_BATCH, Reap, Record,
-    RuleCounter, TABLES, TableCounter, Tuple, TupleBucket, Zone, far_device, far_number,
+    RuleCounter, TABLES, TableCounter, Tuple, TupleBucket, Zone, far_device, far_number, port_flags,
 };
 use switchd_ebpf::pipeline::{Body, Machine};
 use switchd_ebpf::tables::Tables;
@@ -55,13 +55,11 @@ pub static RULE_COUNTERS: Array<RuleCounter> = Array::with_max_entries(1, MMAPAB
 pub static TABLE_COUNTERS: PerCpuArray<TableCounter> = PerCpuArray::with_max_entries(MAX_BRIDGES * TABLES, 0);
 
 #[map]
-pub static PORTS: Array<Port> = Array::with_max_entries(MAX_PORTS, 0);
+pub static NEAR_PORTS_BY_DEVICE: Array<Port> = Array::with_max_entries(NEAR_DEVICES, 0);
 #[map]
-pub static NEAR_PORTS_BY_DEVICE: Array<u32> = Array::with_max_entries(NEAR_DEVICES, 0);
+pub static NEAR_PORTS_BY_NUMBER: Array<Port> = Array::with_max_entries(MAX_BRIDGES * NEAR_NUMBERS, 0);
 #[map]
-pub static NEAR_PORTS_BY_NUMBER: Array<u32> = Array::with_max_entries(MAX_BRIDGES * NEAR_NUMBERS, 0);
-#[map]
-pub static FAR_PORTS: HashMap<u64, u32> = HashMap::with_max_entries(2 * MAX_PORTS, NO_PREALLOC);
+pub static FAR_PORTS: HashMap<u64, Port> = HashMap::with_max_entries(2 * MAX_PORTS, NO_PREALLOC);
 #[map]
 pub static PORT_LISTS: HashMap<u32, PortList> = HashMap::with_max_entries(MAX_BRIDGES, NO_PREALLOC);
 #[map]
@@ -97,7 +95,6 @@ pub static REAP: Array<Reap> = Array::with_max_entries(REAP_BATCH, MMAPABLE);
 /// The maps, as the pipeline sees them.
 pub struct Maps {
     config: &'static Config,
-    timeouts: &'static Timeouts,
     cpu: u32,
 }
 
@@ -107,7 +104,7 @@ impl Maps {
     pub fn open() -> Option<Self> {
         // SAFETY: the helper has no preconditions.
         let cpu = unsafe { bpf_get_smp_processor_id() };
-        Some(Self { config: CONFIG.get(0)?, timeouts: TIMEOUTS.get(0)?, cpu })
+        Some(Self { config: CONFIG.get(0)?, cpu })
     }
 
     /// The version of the flow tables that a packet sees from now on.
@@ -126,23 +123,23 @@ impl Maps {
     /// The port of a device.
     #[inline(always)]
     pub fn port_of_device(&self, ifindex: u32) -> Option<&Port> {
-        let slot = if ifindex < NEAR_DEVICES {
-            NEAR_PORTS_BY_DEVICE.get(ifindex).copied()
+        let port = if ifindex < NEAR_DEVICES {
+            NEAR_PORTS_BY_DEVICE.get(ifindex)
         } else {
             far_port(far_device(ifindex))
         };
-        PORTS.get(slot?.wrapping_sub(1))
+        port.filter(|port| port.flags & port_flags::PRESENT != 0)
     }
 
     /// A port of a bridge.
     #[inline(always)]
     pub fn port(&self, bridge: u32, number: u16) -> Option<&Port> {
-        let slot = if u32::from(number) < NEAR_NUMBERS {
-            NEAR_PORTS_BY_NUMBER.get(bridge * NEAR_NUMBERS + u32::from(number)).copied()
+        let port = if u32::from(number) < NEAR_NUMBERS {
+            NEAR_PORTS_BY_NUMBER.get(bridge * NEAR_NUMBERS + u32::from(number))
         } else {
             far_port(far_number(bridge, number))
         };
-        PORTS.get(slot?.wrapping_sub(1))
+        port.filter(|port| port.flags & port_flags::PRESENT != 0)
     }
 
     /// The number of the next frame that XDP leaves to tcx.
@@ -180,9 +177,9 @@ impl Maps {
 }
 
 #[inline(always)]
-fn far_port(key: u64) -> Option<u32> {
+fn far_port<'a>(key: u64) -> Option<&'a Port> {
     // SAFETY: values are replaced as a whole, and freed only after the program has run.
-    unsafe { FAR_PORTS.get(key).copied() }
+    unsafe { FAR_PORTS.get(key) }
 }
 
 impl Tables for Maps {
@@ -358,8 +355,8 @@ impl Connections for Maps {
     }
 
     #[inline(always)]
-    fn timeouts(&self, policy: u16) -> &Timeouts {
-        TIMEOUTS.get(u32::from(policy)).unwrap_or(self.timeouts)
+    fn timeouts(&self, policy: u16) -> Option<&Timeouts> {
+        TIMEOUTS.get(u32::from(policy))
     }
 
     #[inline(always)]

@@ -30,7 +30,8 @@ pub fn start<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     machine.track.heritage.expected = 0;
     // SAFETY: the configuration is valid while the program runs; the word is accessed whole.
     let expects = unsafe { (&raw const (*run.datapath.config().as_ptr()).expects).read_volatile() };
-    if !open(&mut machine.track, machine.now, run.datapath.timeouts(policy)) {
+    let timeouts = run.datapath.timeouts(policy);
+    if !timeouts.is_some_and(|timeouts| open(&mut machine.track, machine.now, timeouts)) {
         invalid(run);
     } else if expects != 0 {
         machine.stage = stage::RECOGNISE;

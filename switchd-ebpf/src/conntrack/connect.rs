@@ -100,7 +100,11 @@ fn advance<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, found: &
     let verdict = if forced(machine.track.flags, found.direction) {
         Verdict::Reopen
     } else {
-        let timeouts = run.datapath.timeouts(record.policy);
+        let Some(timeouts) = run.datapath.timeouts(record.policy) else {
+            table::unlock(record, word);
+            invalid(run);
+            return stage::TRACKED;
+        };
         judge(&mut record.connection, &mut machine.track, found.direction, machine.now, timeouts)
     };
     match verdict {

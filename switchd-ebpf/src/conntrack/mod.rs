@@ -97,8 +97,8 @@ pub trait Connections {
     /// Expects it no longer.
     fn remove_expectation(&self, tuple: &Tuple);
 
-    /// How long connections of a policy live.
-    fn timeouts(&self, policy: u16) -> &Timeouts;
+    /// How long connections of a policy live. None never happens: the verifier wants it said.
+    fn timeouts(&self, policy: u16) -> Option<&Timeouts>;
 
     /// A number by chance.
     fn random(&self) -> u32;

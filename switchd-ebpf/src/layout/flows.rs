@@ -213,7 +213,7 @@ pub mod op {
     pub const CT_COMMIT: u32 = 1;
     /// [`CT`]: force.
     pub const CT_FORCE: u32 = 2;
-    /// [`CT`]: a copy goes on in a table.
+    /// [`CT`]: the packet goes on in a table, or a copy of it.
     pub const CT_TABLE: u32 = 4;
     /// [`CT`]: the zone comes from a field.
     pub const CT_ZONE_FIELD: u32 = 8;
@@ -223,6 +223,8 @@ pub mod op {
     pub const CT_FTP: u32 = 32;
     /// [`CT`]: a connection that is committed gets the helper for TFTP.
     pub const CT_TFTP: u32 = 64;
+    /// [`CT`]: no action follows.
+    pub const CT_LAST: u32 = 128;
 }
 
 assert_size!(Node = 320, Entry = 64, RuleCounter = 32, Op = 24,);

@@ -69,8 +69,9 @@ pub struct Config {
     pub rest: [u64; 2],
 }
 
-/// A port, as the kernel finds it by device or by OpenFlow number. Written by the daemon before anything leads to its
-/// slot. At worst a packet that was under way when a port went is sent to the next port of the same slot.
+/// A port, as the kernel finds it by device or by OpenFlow number. The daemon makes it [`PRESENT`](port_flags::PRESENT)
+/// when all else is written. At worst a packet that was under way when a port went is sent to the next one of the same
+/// number or slot.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Port {
@@ -86,9 +87,8 @@ pub struct Port {
     pub flags: u32,
 }
 
-/// Ports are found by device and by OpenFlow number. Either leads to a slot, plus one, by an array if it is below these
-/// limits, which but for long-lived hosts and odd choices they are; else by a hash map, by [`far_device`] or
-/// [`far_number`].
+/// Ports are found by device and by OpenFlow number: in an array if these are below the limits, which but for long-lived
+/// hosts and odd choices they are; else in a hash map, by [`far_device`] or [`far_number`].
 pub const NEAR_DEVICES: u32 = 4096;
 /// See [`NEAR_DEVICES`]; for each bridge.
 pub const NEAR_NUMBERS: u32 = 1024;
@@ -111,6 +111,8 @@ pub const fn far_number(bridge: u32, number: u16) -> u64 {
 pub mod port_flags {
     /// The port takes XDP frames; others get theirs through the tcx program.
     pub const XDP: u32 = 1;
+    /// There is such a port.
+    pub const PRESENT: u32 = 2;
 }
 
 /// A port's counters on one CPU.

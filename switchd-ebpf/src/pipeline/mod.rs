@@ -177,15 +177,16 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
     /// Looks up the present table.
     #[inline(always)]
     fn look_up(&mut self) {
-        let own_port = self.machine.in_port();
+        let first = self.machine.key.words[0];
         if self.machine.lookup_port != op::NO_PORT {
-            self.machine.key.words[0] =
-                self.machine.key.words[0] & !0xffff | u64::from(self.machine.lookup_port as u16);
+            self.machine.key.words[0] = first & !0xffff | u64::from(self.machine.lookup_port as u16);
         }
         classify::search(self);
         let machine = &mut *self.machine;
-        machine.key.words[0] = machine.key.words[0] & !0xffff | u64::from(own_port);
-        machine.lookup_port = op::NO_PORT;
+        if machine.lookup_port != op::NO_PORT {
+            machine.key.words[0] = first;
+            machine.lookup_port = op::NO_PORT;
+        }
         let hit = machine.best.rank != 0;
         self.datapath.looked_up(machine.bridge, machine.table, hit);
         if hit {
@@ -248,7 +249,7 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
             conntrack::clear(&mut machine.key);
             return;
         }
-        let last = machine.depth == 0 && self.datapath.op(machine.pc).is_none_or(|next| next.code == op::END);
+        let last = machine.depth == 0 && machine.track.flags & op::CT_LAST != 0;
         if goes_on && !last {
             self.fork();
             conntrack::clear(&mut self.machine.key);

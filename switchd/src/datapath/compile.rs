@@ -20,6 +20,9 @@ use crate::rules::RuleError;
 pub fn compile(table: u8, actions: &[Action]) -> Result<Vec<Op>, RuleError> {
     let mut compiler = Compiler { table, ops: Vec::with_capacity(actions.len() + 1), clones: 0 };
     compiler.actions(actions)?;
+    if let Some(last) = compiler.ops.last_mut().filter(|last| last.code == op::CT) {
+        last.c |= op::CT_LAST;
+    }
     compiler.ops.push(Op { code: op::END, ..Op::default() });
     Ok(compiler.ops)
 }

@@ -155,7 +155,6 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
     let zones = Zones::new(shared(&mut ebpf, "ZONES", ZONES)?, Arc::clone(&config));
     let events = Arc::new(Events::new(map(&mut ebpf, "EVENTS")?, Arc::clone(&config)));
     let mut ports = Ports::new(PortMaps {
-        ports: map(&mut ebpf, "PORTS")?,
         near_by_device: map(&mut ebpf, "NEAR_PORTS_BY_DEVICE")?,
         near_by_number: map(&mut ebpf, "NEAR_PORTS_BY_NUMBER")?,
         far: map(&mut ebpf, "FAR_PORTS")?,

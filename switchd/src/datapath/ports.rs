@@ -29,10 +29,9 @@ pub struct Ports {
 
 /// The maps that ports are found in.
 pub(super) struct PortMaps {
-    pub ports: Array<MapData, Port>,
-    pub near_by_device: Array<MapData, u32>,
-    pub near_by_number: Array<MapData, u32>,
-    pub far: HashMap<MapData, u64, u32>,
+    pub near_by_device: Array<MapData, Port>,
+    pub near_by_number: Array<MapData, Port>,
+    pub far: HashMap<MapData, u64, Port>,
     pub lists: HashMap<MapData, u32, PortList>,
     pub counters: PerCpuArray<MapData, PortCounter>,
     pub devices: DevMap<MapData>,
@@ -57,18 +56,19 @@ impl Ports {
         (0..MAX_PORTS).find(|slot| self.attached.values().all(|attached| attached.port.slot != *slot))
     }
 
-    /// Tells the datapath about a port. What leads to it comes last.
+    /// Tells the datapath about a port.
     fn publish(&mut self, port: &Port) -> Result<(), HookError> {
         let error = |error: &dyn std::error::Error| HookError::Kernel(chain(error));
         self.maps.devices.set(port.slot, port.ifindex, None, 0).map_err(|failed| error(&failed))?;
-        self.maps.ports.set(port.slot, port, 0).map_err(|failed| error(&failed))?;
-        self.maps.lead_to(port, Some(port.slot)).map_err(|failed| error(&failed))
+        // The kernel copies a value word by word: a packet that comes meanwhile may see one half of it.
+        self.maps.write(&absent(port)).map_err(|failed| error(&failed))?;
+        self.maps.write(port).map_err(|failed| error(&failed))
     }
 
     /// Takes a port from the datapath.
     fn withdraw(&mut self, port: &Port) {
         // Each may be missing: a port that was being added, or whose device is gone.
-        let _ = self.maps.lead_to(port, None);
+        let _ = self.maps.write(&absent(port));
         let _ = self.maps.devices.set(port.slot, 0, None, 0);
     }
 
@@ -123,29 +123,35 @@ impl Ports {
 }
 
 impl PortMaps {
-    /// Has a port's device and its number lead to a slot, or to none.
-    fn lead_to(&mut self, port: &Port, slot: Option<u32>) -> Result<(), MapError> {
+    /// Writes a port to where its device and its number lead.
+    fn write(&mut self, port: &Port) -> Result<(), MapError> {
         let (bridge, number) = (u32::from(port.bridge), u32::from(port.number));
-        let name = slot.map_or(0, |slot| slot + 1);
         let device = if port.ifindex < NEAR_DEVICES {
-            self.near_by_device.set(port.ifindex, name, 0)
+            self.near_by_device.set(port.ifindex, port, 0)
         } else {
-            self.lead_far(far_device(port.ifindex), slot)
+            self.write_far(far_device(port.ifindex), port)
         };
         let number = if number < NEAR_NUMBERS {
-            self.near_by_number.set(bridge * NEAR_NUMBERS + number, name, 0)
+            self.near_by_number.set(bridge * NEAR_NUMBERS + number, port, 0)
         } else {
-            self.lead_far(far_number(bridge, port.number), slot)
+            self.write_far(far_number(bridge, port.number), port)
         };
         device.and(number)
     }
 
-    fn lead_far(&mut self, key: u64, slot: Option<u32>) -> Result<(), MapError> {
-        match slot {
-            Some(slot) => self.far.insert(key, slot + 1, 0),
-            None => self.far.remove(&key),
+    fn write_far(&mut self, key: u64, port: &Port) -> Result<(), MapError> {
+        if port.flags & port_flags::PRESENT != 0 {
+            return self.far.insert(key, port, 0);
         }
+        // It need not be there.
+        let _ = self.far.remove(&key);
+        Ok(())
     }
+}
+
+/// The same port, not to be found.
+fn absent(port: &Port) -> Port {
+    Port { flags: 0, ..*port }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -228,7 +234,7 @@ impl Hooks for Ports {
         hook: Hook,
     ) -> Result<(), HookError> {
         let slot = self.free_slot().ok_or(HookError::TooMany(MAX_PORTS))?;
-        let flags = if hook == Hook::Xdp { port_flags::XDP } else { 0 };
+        let flags = port_flags::PRESENT | if hook == Hook::Xdp { port_flags::XDP } else { 0 };
         let port = Port { ifindex, slot, number: number.0, bridge: u16::from(bridge.0), flags };
         let base = self.slot_counters(slot);
         // The maps come first, so that the first frame already finds its port.

@@ -160,8 +160,8 @@ impl Connections for Memory {
         self.connections.expectations.borrow_mut().remove(tuple);
     }
 
-    fn timeouts(&self, _policy: u16) -> &Timeouts {
-        &self.connections.timeouts
+    fn timeouts(&self, _policy: u16) -> Option<&Timeouts> {
+        Some(&self.connections.timeouts)
     }
 
     fn random(&self) -> u32 {
