@@ -135,3 +135,46 @@ fn a_veth_that_comes_back_is_served_again() -> Result<()> {
         thread::sleep(QUIET);
     }
 }
+
+/// Devices and ports have other places in the datapath when their numbers are high.
+#[test]
+fn high_numbers_of_devices_and_ports_are_served_as_well() -> Result<()> {
+    let lab = Lab::new()?;
+    let _switch = lab.switchd(&[])?;
+    let hosts = lab.netns("hosts")?;
+    for bridge in ["br0", "br1"] {
+        topology::add_bridge(&lab, bridge, Datapath::Xdp)?;
+    }
+    let add = |bridge: &str, port: &str, number: &str| {
+        let request = format!("ofport_request={number}");
+        lab.ovs("vsctl", &["add-port", bridge, port, "--", "set", "interface", port, &request])?.ok()
+    };
+    let mut wires = Vec::new();
+    for (port, index, number) in [("p1", "70001", "65000"), ("p2", "70002", "1024"), ("p3", "70003", "7")] {
+        let peer = format!("{port}-peer");
+        lab.exec("ip", &["link", "add", port, "index", index, "type", "veth", "peer", &peer])?.ok()?;
+        lab.exec("ip", &["link", "set", port, "up"])?.ok()?;
+        lab.exec("ip", &["link", "set", &peer, "netns", hosts.name()])?.ok()?;
+        hosts.exec("ip", &["link", "set", &peer, "up"])?.ok()?;
+        add("br0", port, number)?;
+        wires.push(hosts.open_wire(&peer)?);
+    }
+    let frame = ping(&Ethernet::default())?;
+    let sent_to = |flow: &str| -> Result<Vec<bool>> {
+        topology::replace_flows(&lab, "br0", &[flow])?;
+        wires[0].send(&frame)?;
+        arrivals(&wires, &frame)
+    };
+    assert_eq!(sent_to("in_port=65000,actions=1024")?, [false, true, false], "by XDP");
+    assert_eq!(sent_to("in_port=65000,actions=1024,7,IN_PORT")?, [true, true, true], "by tcx");
+    assert_eq!(sent_to("in_port=7,actions=1024")?, [false, false, false], "from another port");
+
+    lab.ovs("vsctl", &["del-port", "p2"])?.ok()?;
+    assert_eq!(sent_to("in_port=65000,actions=1024")?, [false, false, false], "the port has gone");
+    add("br1", "p2", "1024")?;
+    assert_eq!(sent_to("in_port=65000,actions=1024")?, [false, false, false], "it is another bridge's now");
+    topology::replace_flows(&lab, "br1", &["in_port=1024,actions=IN_PORT"])?;
+    wires[1].send(&frame)?;
+    assert_eq!(arrivals(&wires, &frame)?, [false, true, false], "which it serves");
+    Ok(())
+}
