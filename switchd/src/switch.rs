@@ -16,7 +16,7 @@ use ofctl::wire::{Port, port_config, port_state};
 use switchd_ebpf::drop_reason::DropReason;
 use tokio::sync::watch;
 
-use crate::bridges::{Bridges, Change, PortInfo, ZonesConfig};
+use crate::bridges::{BridgeInfo, Bridges, Change, PortInfo, ZonesConfig};
 use crate::datapath::{
     Connections, Counters, Datapath, Events, FlowTables, KernelStore, LearnedMac, Policies, Ports, Selection,
     Zones, clock, timeouts,
@@ -112,10 +112,11 @@ impl Switch {
         for change in bridges.take_changes() {
             match change {
                 Change::BridgeAdded(bridge) => {
-                    if let Err(error) = self.add_bridge(bridge.id, &bridge.name) {
+                    if let Err(error) = self.add_bridge(&bridge) {
                         tracing::error!(bridge = bridge.name, error, "cannot serve OpenFlow");
                     }
                 }
+                Change::BridgeReset(bridge) => self.reset_flows(&bridge),
                 Change::BridgeRemoved(bridge) => self.remove_bridge(bridge.id),
                 Change::PortRemoved(bridge, port) => {
                     lock(&self.counters).forget_macs(bridge, |learned| learned.port == port.ofport.0);
@@ -137,18 +138,30 @@ impl Switch {
         }
     }
 
-    fn add_bridge(self: &Arc<Self>, bridge: BridgeId, name: &str) -> Result<(), String> {
+    fn add_bridge(self: &Arc<Self>, bridge: &BridgeInfo) -> Result<(), String> {
         {
             let flows = &mut *lock(&self.flows);
-            let ofproto =
-                Ofproto::new(bridge, &mut flows.tables, self.now()).map_err(|error| error.to_string())?;
-            flows.bridges.insert(bridge, ofproto);
+            let ofproto = Ofproto::new(bridge.id, &mut flows.tables);
+            flows.bridges.insert(bridge.id, ofproto);
         }
-        let socket = self.rundir.join(format!("{name}.mgmt"));
-        let server = BridgeServer::start(Arc::clone(self), bridge, &socket)
+        self.reset_flows(bridge);
+        let socket = self.rundir.join(format!("{}.mgmt", bridge.name));
+        let server = BridgeServer::start(Arc::clone(self), bridge.id, &socket)
             .map_err(|error| format!("{}: {error}", socket.display()))?;
-        lock(&self.servers).insert(bridge, server);
+        lock(&self.servers).insert(bridge.id, server);
         Ok(())
+    }
+
+    /// Gives a bridge the flows that it begins with.
+    fn reset_flows(&self, bridge: &BridgeInfo) {
+        let flows = &mut *lock(&self.flows);
+        let Some(ofproto) = flows.bridges.get_mut(&bridge.id) else { return };
+        ofproto.clear(&mut flows.tables, self.now());
+        if bridge.standalone
+            && let Err(error) = ofproto.add_normal(&mut flows.tables, self.now())
+        {
+            tracing::error!(bridge = bridge.name, %error, "cannot add the flow for NORMAL");
+        }
     }
 
     fn remove_bridge(&self, bridge: BridgeId) {

@@ -105,6 +105,29 @@ fn levels_change_at_run_time() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_log_that_was_moved_away_goes_on_in_a_new_file() -> Result<()> {
+    let lab = Lab::new()?;
+    let unlogged = lab.switchd(&[])?;
+    let refused = lab.debian("ovs-appctl", &["vlog/reopen"])?;
+    assert_eq!(refused.code, 2, "{refused}");
+    assert!(refused.stderr.contains("Logging to file not configured"), "{refused}");
+    unlogged.stop()?;
+
+    let [log, moved] = ["switchd.log", "switchd.log.1"].map(|name| Path::new(RUNDIR).join(name));
+    let _switch = lab.switchd(&["--log-file", &log.display().to_string()])?;
+    fs::rename(&log, &moved)?;
+    lab.ovs("vsctl", &["add-br", "br0", "--", "add-port", "br0", "nodevice"])?.ok()?;
+    let before = fs::read_to_string(&moved)?;
+    assert!(!log.exists() && !before.is_empty());
+    lab.debian("ovs-appctl", &["vlog/reopen"])?.ok()?;
+    lab.debian("ovs-appctl", &["vlog/set", "dbg"])?.ok()?;
+    lab.ovs("vsctl", &["del-br", "br0"])?.ok()?;
+    assert!(fs::read_to_string(&log)?.contains("DEBUG"));
+    assert_eq!(fs::read_to_string(&moved)?, before);
+    Ok(())
+}
+
 /// Whether the tutorial's first segment comes out at the other side, tried for a while.
 fn serves(lab: &Lab) -> Result<bool> {
     let mut player = Player::new(lab)?;

@@ -115,6 +115,51 @@ fn bridges_do_not_meet() -> Result<()> {
     Ok(())
 }
 
+/// As labs for OVS's userspace datapath set up their bridges.
+#[test]
+fn a_secure_bridge_has_no_flow_of_its_own() -> Result<()> {
+    let lab = Lab::new()?;
+    let switch = lab.switchd(&[])?;
+    let columns = ["datapath_type=netdev", "fail-mode=secure"];
+    lab.ovs("vsctl", &[&["add-br", "br0", "--", "set", "Bridge", "br0"][..], &columns].concat())?.ok()?;
+    let hosts = lab.netns("hosts")?;
+    let mut wires = Vec::new();
+    for port in ["p1", "p2"] {
+        let peer = format!("{port}-peer");
+        lab.veth(port, &peer, Some(&hosts))?;
+        lab.ovs("vsctl", &["add-port", "br0", port])?.ok()?;
+        wires.push(hosts.open_wire(&peer)?);
+    }
+    let frame = ping(&Ethernet::default())?;
+    let passes = || -> Result<bool> {
+        wires[0].send(&frame)?;
+        wires[1].sees(&frame, QUIET)
+    };
+    let flows = || lab.debian("ovs-ofctl", &["dump-flows", "br0"])?.ok();
+    assert_eq!(flows()?.lines().count(), 1, "the heading alone");
+    assert!(!passes()?);
+
+    lab.ovs("vsctl", &["set-fail-mode", "br0", "standalone"])?.ok()?;
+    assert!(flows()?.contains("priority=0 actions=NORMAL"));
+    assert!(passes()?);
+
+    lab.ovs("ofctl", &["add-flow", "br0", "in_port=1,actions=2"])?.ok()?;
+    lab.ovs("vsctl", &["set-fail-mode", "br0", "secure"])?.ok()?;
+    assert_eq!(flows()?.lines().count(), 1, "flows go when the mode changes");
+    assert!(!passes()?);
+    lab.ovs("ofctl", &["add-flow", "br0", "in_port=1,actions=2"])?.ok()?;
+    assert!(passes()?);
+
+    assert!(switch.stop()?.success());
+    let _switch = lab.switchd(&[])?;
+    assert_eq!(flows()?.lines().count(), 1);
+    assert_eq!(
+        lab.ovs("vsctl", &["get", "bridge", "br0", "fail_mode", "datapath_type"])?.ok()?,
+        "secure\nnetdev\n"
+    );
+    Ok(())
+}
+
 #[test]
 fn a_veth_that_comes_back_is_served_again() -> Result<()> {
     let lab = Lab::new()?;

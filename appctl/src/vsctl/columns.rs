@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use super::zones::timeout_names;
-use super::{BridgeColumn, Command, DatapathType, InterfaceColumn};
+use super::{BridgeColumn, BridgeSetting, Command, DatapathType, FailMode, InterfaceColumn};
 
 /// What is wrong with a table, a column or a value. The texts are `ovs-vsctl`'s.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,8 +23,12 @@ pub enum ColumnError {
     NotAnInteger(String),
     #[error("constraint violation: {0} is not in the valid range 1 to 65279 (inclusive)")]
     OutOfRange(i64),
-    #[error("constraint violation: {0} is not one of the allowed values ([tc, xdp])")]
+    #[error("constraint violation: {0} is not one of the allowed values ([netdev, system, tc, xdp])")]
     NotADatapathType(String),
+    #[error("constraint violation: {0} is not one of the allowed values ([secure, standalone])")]
+    NotAFailMode(String),
+    #[error("fail-mode must be \"standalone\" or \"secure\"")]
+    FailMode,
     #[error("constraint violation: {number} is not in the valid range 0 to {max} (inclusive)")]
     NotUpTo { number: i64, max: String },
     #[error("constraint violation: {name} is not one of the allowed values ([{allowed}])", allowed = timeout_names())]
@@ -42,8 +46,10 @@ const INTERFACE: Table<InterfaceColumn> = Table {
     columns: &[("ofport", InterfaceColumn::Ofport), ("ofport_request", InterfaceColumn::OfportRequest)],
 };
 
-const BRIDGE: Table<BridgeColumn> =
-    Table { name: "Bridge", columns: &[("datapath_type", BridgeColumn::DatapathType)] };
+const BRIDGE: Table<BridgeColumn> = Table {
+    name: "Bridge",
+    columns: &[("datapath_type", BridgeColumn::DatapathType), ("fail_mode", BridgeColumn::FailMode)],
+};
 
 /// Ports have columns in OVS only.
 const PORT: Table<Infallible> = Table { name: "Port", columns: &[] };
@@ -53,10 +59,11 @@ impl<C: Copy> Table<C> {
         self.name.eq_ignore_ascii_case(name)
     }
 
-    /// The column that `COLUMN[:KEY]` names. No column of ours has keys.
+    /// The column that `COLUMN[:KEY]` names, with `-` or `_` between words. No column of ours has keys.
     fn column(&self, verb: &'static str, text: &str) -> Result<C, ColumnError> {
         let (name, key) = text.split_once(':').map_or((text, None), |(name, key)| (name, Some(key)));
-        let Some((_, column)) = self.columns.iter().find(|(column, _)| *column == name) else {
+        let wanted = name.replace('-', "_").to_ascii_lowercase();
+        let Some((_, column)) = self.columns.iter().find(|(column, _)| *column == wanted) else {
             return Err(ColumnError::UnknownColumn { table: self.name, column: name.to_owned() });
         };
         match key {
@@ -100,12 +107,19 @@ pub(super) fn set(
         }
         Ok(Command::SetInterface { interface: record, ofport_request, if_exists })
     } else if BRIDGE.is(table) {
-        let mut datapath_type = DatapathType::default();
-        for setting in settings {
-            let (BridgeColumn::DatapathType, value) = BRIDGE.setting(setting)?;
-            datapath_type = parse_datapath_type(value)?;
-        }
-        Ok(Command::SetBridge { bridge: record, datapath_type, if_exists })
+        let setting = |text: &String| match BRIDGE.setting(text)? {
+            (BridgeColumn::DatapathType, value) => {
+                Ok(BridgeSetting::DatapathType(parse_datapath_type(value)?))
+            }
+            (BridgeColumn::FailMode, "[]") => Ok(BridgeSetting::FailMode(None)),
+            (BridgeColumn::FailMode, value) => {
+                let mode =
+                    parse_fail_mode(value).ok_or_else(|| ColumnError::NotAFailMode(value.to_owned()))?;
+                Ok(BridgeSetting::FailMode(Some(mode)))
+            }
+        };
+        let settings = settings.iter().map(setting).collect::<Result<_, _>>()?;
+        Ok(Command::SetBridge { bridge: record, settings, if_exists })
     } else {
         Err(ColumnError::UnknownTable(table.to_owned()))
     }
@@ -150,6 +164,21 @@ fn parse_datapath_type(value: &str) -> Result<DatapathType, ColumnError> {
     match value {
         "xdp" => Ok(DatapathType::Xdp),
         "tc" => Ok(DatapathType::Tc),
+        "system" => Ok(DatapathType::System),
+        "netdev" => Ok(DatapathType::Netdev),
         other => Err(ColumnError::NotADatapathType(other.to_owned())),
+    }
+}
+
+/// The argument of `set-fail-mode`.
+pub(super) fn fail_mode(value: &str) -> Result<FailMode, ColumnError> {
+    parse_fail_mode(value).ok_or(ColumnError::FailMode)
+}
+
+fn parse_fail_mode(value: &str) -> Option<FailMode> {
+    match value {
+        "standalone" => Some(FailMode::Standalone),
+        "secure" => Some(FailMode::Secure),
+        _ => None,
     }
 }

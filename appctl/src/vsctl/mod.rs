@@ -102,10 +102,22 @@ pub enum Command {
     SetBridge {
         /// The bridge.
         bridge: String,
-        /// How its ports are served.
-        datapath_type: DatapathType,
+        /// What is to be different; of several for one column the last counts.
+        settings: Vec<BridgeSetting>,
         /// A bridge that does not exist is no error.
         if_exists: bool,
+    },
+    /// Says whether a bridge has a flow of its own accord.
+    SetFailMode {
+        /// The bridge.
+        bridge: String,
+        /// See [`FailMode`]; `None`: not said, which is [`FailMode::Standalone`].
+        fail_mode: Option<FailMode>,
+    },
+    /// Prints what has been said by [`SetFailMode`](Self::SetFailMode), nothing if nothing was.
+    GetFailMode {
+        /// The bridge.
+        bridge: String,
     },
     /// Prints an interface's columns, one per line.
     GetInterface {
@@ -187,6 +199,10 @@ pub enum DatapathType {
     Xdp,
     /// The tcx hook.
     Tc,
+    /// OVS's kernel datapath: here as [`Xdp`](Self::Xdp).
+    System,
+    /// OVS's userspace datapath: here as [`Xdp`](Self::Xdp).
+    Netdev,
 }
 
 impl fmt::Display for DatapathType {
@@ -194,8 +210,39 @@ impl fmt::Display for DatapathType {
         f.write_str(match self {
             Self::Xdp => "xdp",
             Self::Tc => "tc",
+            Self::System => "system",
+            Self::Netdev => "netdev",
         })
     }
+}
+
+/// What a bridge does without a controller, of which there is none so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailMode {
+    /// It has one flow to begin with, `priority=0 actions=NORMAL`.
+    Standalone,
+    /// It has none.
+    Secure,
+}
+
+impl fmt::Display for FailMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Standalone => "standalone",
+            Self::Secure => "secure",
+        })
+    }
+}
+
+/// A change of a bridge's column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BridgeSetting {
+    /// How its ports are served.
+    DatapathType(DatapathType),
+    /// See [`Command::SetFailMode`].
+    FailMode(Option<FailMode>),
 }
 
 /// A column of the Interface table that can be read.
@@ -214,6 +261,8 @@ pub enum InterfaceColumn {
 pub enum BridgeColumn {
     /// See [`DatapathType`].
     DatapathType,
+    /// See [`FailMode`]; `[]` for none.
+    FailMode,
 }
 
 /// A transaction that was carried out.

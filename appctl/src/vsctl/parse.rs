@@ -158,7 +158,7 @@ const COMMANDS: &[Syntax] = &[
     Syntax { name: "show", usage: "", arity: 0..=0, option: None, build: |_| Ok(Command::Show) },
     Syntax {
         name: "set",
-        usage: "interface INTERFACE ofport_request=N | bridge BRIDGE datapath_type=xdp|tc",
+        usage: "interface INTERFACE ofport_request=N | bridge BRIDGE COLUMN=VALUE...",
         arity: 3..=ANY,
         option: Some(IF_EXISTS),
         build: |mut words| {
@@ -168,13 +168,37 @@ const COMMANDS: &[Syntax] = &[
     },
     Syntax {
         name: "get",
-        usage: "interface INTERFACE [ofport|ofport_request]... | bridge BRIDGE [datapath_type]",
+        usage: "interface INTERFACE [ofport|ofport_request]... | bridge BRIDGE [datapath_type|fail_mode]...",
         arity: 2..=ANY,
         option: Some(IF_EXISTS),
         build: |mut words| {
             let (table, record) = (words.next(), words.next());
             Ok(columns::get(&table, record, words.args, words.flag)?)
         },
+    },
+    Syntax {
+        name: "set-fail-mode",
+        usage: "BRIDGE standalone|secure",
+        arity: 2..=2,
+        option: None,
+        build: |mut words| {
+            let (bridge, fail_mode) = (words.next(), columns::fail_mode(&words.next())?);
+            Ok(Command::SetFailMode { bridge, fail_mode: Some(fail_mode) })
+        },
+    },
+    Syntax {
+        name: "del-fail-mode",
+        usage: "BRIDGE",
+        arity: 1..=1,
+        option: None,
+        build: |mut words| Ok(Command::SetFailMode { bridge: words.next(), fail_mode: None }),
+    },
+    Syntax {
+        name: "get-fail-mode",
+        usage: "BRIDGE",
+        arity: 1..=1,
+        option: None,
+        build: |mut words| Ok(Command::GetFailMode { bridge: words.next() }),
     },
     Syntax {
         name: "add-zone-tp",
@@ -346,7 +370,7 @@ fn parse_command(words: &[String]) -> Result<Command, UsageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vsctl::{BridgeColumn, DatapathType, InterfaceColumn, Timeout};
+    use crate::vsctl::{BridgeColumn, BridgeSetting, DatapathType, FailMode, InterfaceColumn, Timeout};
 
     fn words(line: &str) -> Vec<String> {
         line.split_whitespace().map(str::to_owned).collect()
@@ -390,8 +414,30 @@ mod tests {
             ),
             (
                 "set bridge br0 datapath_type=tc",
-                Command::SetBridge { bridge: s("br0"), datapath_type: DatapathType::Tc, if_exists: false },
+                Command::SetBridge {
+                    bridge: s("br0"),
+                    settings: vec![BridgeSetting::DatapathType(DatapathType::Tc)],
+                    if_exists: false,
+                },
             ),
+            (
+                "--if-exists set Bridge br0 datapath-type=netdev fail-mode=secure fail_mode=[]",
+                Command::SetBridge {
+                    bridge: s("br0"),
+                    settings: vec![
+                        BridgeSetting::DatapathType(DatapathType::Netdev),
+                        BridgeSetting::FailMode(Some(FailMode::Secure)),
+                        BridgeSetting::FailMode(None),
+                    ],
+                    if_exists: true,
+                },
+            ),
+            (
+                "set-fail-mode br0 standalone",
+                Command::SetFailMode { bridge: s("br0"), fail_mode: Some(FailMode::Standalone) },
+            ),
+            ("del-fail-mode br0", Command::SetFailMode { bridge: s("br0"), fail_mode: None }),
+            ("get-fail-mode br0", Command::GetFailMode { bridge: s("br0") }),
             (
                 "get interface p ofport ofport_request",
                 Command::GetInterface {
@@ -401,10 +447,10 @@ mod tests {
                 },
             ),
             (
-                "--if-exists get bridge br0 datapath_type",
+                "--if-exists get bridge br0 datapath_type fail_mode",
                 Command::GetBridge {
                     bridge: s("br0"),
-                    columns: vec![BridgeColumn::DatapathType],
+                    columns: vec![BridgeColumn::DatapathType, BridgeColumn::FailMode],
                     if_exists: true,
                 },
             ),
@@ -514,9 +560,14 @@ mod tests {
             ("get interface p ofport:a", "cannot specify key to get for non-map column ofport"),
             ("get interface p foo", "Interface does not contain a column whose name matches \"foo\""),
             (
-                "set bridge b datapath_type=netdev",
-                "constraint violation: netdev is not one of the allowed values ([tc, xdp])",
+                "set bridge b datapath_type=dummy",
+                "constraint violation: dummy is not one of the allowed values ([netdev, system, tc, xdp])",
             ),
+            (
+                "set bridge b fail_mode=open",
+                "constraint violation: open is not one of the allowed values ([secure, standalone])",
+            ),
+            ("set-fail-mode b open", "fail-mode must be \"standalone\" or \"secure\""),
             ("add-zone-tp netdev zone=2", "'add-zone-tp' command requires at least 3 arguments"),
             ("add-zone-tp netdev zone=x udp_first=1", "\"x\" is not a valid integer or range"),
             (

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 
-use appctl::vsctl::{DatapathType, Timeouts};
+use appctl::vsctl::{DatapathType, FailMode, Timeouts};
 use ofctl::port::PortNo;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,9 @@ pub struct BridgeConfig {
     pub name: String,
     /// Which hook its ports are served by.
     pub datapath_type: DatapathType,
+    /// Whether it has a flow of its own accord. Files of older daemons do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fail_mode: Option<FailMode>,
     /// Its Ethernet address, and the lower 48 bits of its datapath id.
     pub mac: [u8; 6],
     /// Where the search for a free port number begins.
@@ -157,8 +160,8 @@ impl BridgeConfig {
     /// A bridge without ports.
     #[must_use]
     pub fn new(id: u8, name: &str, mac: [u8; 6]) -> Self {
-        let datapath_type = DatapathType::default();
-        Self { id, name: name.to_owned(), datapath_type, mac, next_ofport: 1, ports: Vec::new() }
+        let (name, datapath_type) = (name.to_owned(), DatapathType::default());
+        Self { id, name, datapath_type, fail_mode: None, mac, next_ofport: 1, ports: Vec::new() }
     }
 
     /// Its number in the datapath.

@@ -14,7 +14,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use appctl::vsctl::{Command, Failure, InterfaceColumn, Outcome};
+use appctl::vsctl::{Command, FailMode, Failure, InterfaceColumn, Outcome};
 use ofctl::port::PortNo;
 
 pub use config::{BRIDGES_MAX, BridgeConfig, Config, Invalid, PortConfig, ZonesConfig};
@@ -33,6 +33,8 @@ use transaction::{Output, Refusal};
 pub enum Change {
     /// There is a new bridge.
     BridgeAdded(BridgeInfo),
+    /// A bridge's flows are to be as at its beginning: [`BridgeInfo::standalone`] has changed.
+    BridgeReset(BridgeInfo),
     /// A bridge is gone, after its ports.
     BridgeRemoved(BridgeInfo),
     /// A port works from now on.
@@ -56,6 +58,8 @@ pub struct BridgeInfo {
     pub datapath_id: u64,
     /// Its local port's Ethernet address.
     pub mac: [u8; 6],
+    /// It has one flow to begin with, `priority=0 actions=NORMAL`; else none.
+    pub standalone: bool,
 }
 
 /// All bridges, over a datapath and the system's devices.
@@ -229,8 +233,13 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
         let Self { config, running, changes, hooks, devices, .. } = self;
 
         for mut bridge in std::mem::take(running) {
-            match config.bridges.iter().find(|wanted| bridge.info == BridgeInfo::from(*wanted)) {
+            match config.bridges.iter().find(|wanted| bridge.info.is(wanted)) {
                 Some(wanted) => {
+                    let info = BridgeInfo::from(wanted);
+                    if bridge.info != info {
+                        bridge.info = info.clone();
+                        changes.push(Change::BridgeReset(info));
+                    }
                     bridge.retain_ports(wanted, changes, hooks, devices);
                     running.push(bridge);
                 }
@@ -290,6 +299,7 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
         let port = |port: &'a Port| show::Port { name: &port.name, error: port.error(), note: port.note() };
         show::Bridge {
             name: &bridge.name,
+            fail_mode: bridge.fail_mode,
             datapath_type: bridge.datapath_type,
             ports: ports.iter().map(port).collect(),
         }
@@ -381,6 +391,11 @@ impl Bridge {
 }
 
 impl BridgeInfo {
+    /// Whether this is what a configuration means, and not another bridge in its place.
+    fn is(&self, config: &BridgeConfig) -> bool {
+        self.id == config.id() && self.name == config.name && self.mac == config.mac
+    }
+
     /// The local port. It has no device: nothing is sent or received there.
     fn local_port(&self) -> PortInfo {
         PortInfo {
@@ -404,6 +419,7 @@ impl From<&BridgeConfig> for BridgeInfo {
             name: config.name.clone(),
             datapath_id: config.datapath_id(),
             mac: config.mac,
+            standalone: config.fail_mode != Some(FailMode::Secure),
         }
     }
 }

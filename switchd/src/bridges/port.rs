@@ -154,8 +154,8 @@ impl Port {
 
     fn attach<H: Hooks, D: Devices>(&mut self, link: Link, system: &mut System<'_, H, D>) {
         let result = match self.datapath_type {
-            DatapathType::Xdp => self.attach_xdp(&link, system),
             DatapathType::Tc => self.attach_tcx(&link, None, system),
+            DatapathType::Xdp | DatapathType::System | DatapathType::Netdev => self.attach_xdp(&link, system),
         };
         self.state = match result {
             Ok((hook, note, prepared)) => {

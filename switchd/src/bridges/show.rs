@@ -2,11 +2,12 @@
 
 use std::fmt::{self, Write};
 
-use appctl::vsctl::DatapathType;
+use appctl::vsctl::{DatapathType, FailMode};
 
 /// A bridge as `show` has it.
 pub(super) struct Bridge<'a> {
     pub(super) name: &'a str,
+    pub(super) fail_mode: Option<FailMode>,
     pub(super) datapath_type: DatapathType,
     pub(super) ports: Vec<Port<'a>>,
 }
@@ -23,6 +24,9 @@ pub(super) fn show(out: &mut impl Write, uuid: &str, bridges: &[Bridge<'_>]) -> 
     writeln!(out, "{uuid}")?;
     for bridge in bridges {
         writeln!(out, "    Bridge {}", Text(bridge.name))?;
+        if let Some(mode) = bridge.fail_mode {
+            writeln!(out, "        fail_mode: {mode}")?;
+        }
         if bridge.datapath_type != DatapathType::default() {
             writeln!(out, "        datapath_type: {}", bridge.datapath_type)?;
         }
@@ -83,8 +87,13 @@ mod tests {
             Port { name: "y", error: None, note: Some("peer's namespace cannot be found") },
         ];
         let bridges = [
-            Bridge { name: "br0", datapath_type: DatapathType::Xdp, ports },
-            Bridge { name: "br1", datapath_type: DatapathType::Tc, ports: Vec::new() },
+            Bridge { name: "br0", fail_mode: None, datapath_type: DatapathType::Xdp, ports },
+            Bridge {
+                name: "br1",
+                fail_mode: Some(FailMode::Secure),
+                datapath_type: DatapathType::Netdev,
+                ports: Vec::new(),
+            },
         ];
         let mut text = String::new();
         show(&mut text, "9f2a", &bridges).unwrap();
@@ -104,7 +113,8 @@ mod tests {
             Interface br0
                 type: internal
     Bridge br1
-        datapath_type: tc
+        fail_mode: secure
+        datapath_type: netdev
         Port br1
             Interface br1
                 type: internal

@@ -143,7 +143,7 @@ impl StateFile {
 
 #[cfg(test)]
 mod tests {
-    use appctl::vsctl::Timeout;
+    use appctl::vsctl::{FailMode, Timeout};
 
     use super::*;
     use crate::bridges::config::{BridgeConfig, PortConfig, ZonesConfig};
@@ -156,6 +156,7 @@ mod tests {
     fn config() -> Config {
         let mut bridge = BridgeConfig::new(3, "br0", [2, 0, 0, 0, 0, 1]);
         bridge.next_ofport = 2;
+        bridge.fail_mode = Some(FailMode::Secure);
         bridge.ports.push(PortConfig { name: "p".into(), ofport: Some(1), ofport_request: Some(9) });
         let zones = ZonesConfig {
             default_limit: Some(9),

@@ -7,8 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use appctl::vsctl::BridgeColumn;
-use appctl::vsctl::DatapathType;
+use appctl::vsctl::{BridgeColumn, BridgeSetting, DatapathType};
 
 use super::*;
 use crate::hooks::{Hook, HookError};
@@ -157,6 +156,7 @@ impl Bench {
     fn changes(&mut self) -> Vec<String> {
         let line = |change: Change| match change {
             Change::BridgeAdded(info) => format!("+{}", info.name),
+            Change::BridgeReset(info) => format!("{} standalone: {}", info.name, info.standalone),
             Change::BridgeRemoved(info) => format!("-{}", info.name),
             Change::PortAdded(bridge, port) => format!("+{}/{} {}", bridge.0, port.ofport.0, port.name),
             Change::PortRemoved(bridge, port) => format!("-{}/{} {}", bridge.0, port.ofport.0, port.name),
@@ -202,6 +202,10 @@ fn del_port(bridge: Option<&str>, port: &str) -> Command {
 
 fn request(interface: &str, ofport: u16) -> Command {
     Command::SetInterface { interface: interface.into(), ofport_request: Some(ofport), if_exists: false }
+}
+
+fn set_bridge(settings: &[BridgeSetting]) -> Command {
+    Command::SetBridge { bridge: "br0".into(), settings: settings.to_vec(), if_exists: false }
 }
 
 fn ofport(interface: &str) -> Command {
@@ -332,14 +336,46 @@ fn questions_are_answered_in_place() {
         ofport("br0"),
         Command::GetBridge {
             bridge: "br0".into(),
-            columns: vec![BridgeColumn::DatapathType],
+            columns: vec![BridgeColumn::DatapathType, BridgeColumn::FailMode],
             if_exists: false,
         },
     ]);
     assert_eq!(
         outcome.outputs,
-        ["br0\n", "", "ar0\nbr0\n", "", "B\na\nb\n", "br0\n", "1\n[]\n", "-1\n[]\n", "65534\n[]\n", "xdp\n"]
+        [
+            "br0\n",
+            "",
+            "ar0\nbr0\n",
+            "",
+            "B\na\nb\n",
+            "br0\n",
+            "1\n[]\n",
+            "-1\n[]\n",
+            "65534\n[]\n",
+            "xdp\n[]\n"
+        ]
     );
+}
+
+#[test]
+fn a_bridge_begins_anew_when_its_fail_mode_changes() {
+    let mut bench = Bench::with_two_ports("fail-mode");
+    let mode = |fail_mode| Command::SetFailMode { bridge: "br0".into(), fail_mode };
+    let get = Command::GetFailMode { bridge: "br0".into() };
+    let secure = Some(FailMode::Secure);
+    for (setting, changes, said) in [
+        (mode(Some(FailMode::Standalone)), &[][..], "standalone\n"),
+        (set_bridge(&[BridgeSetting::FailMode(secure)]), &["br0 standalone: false"], "secure\n"),
+        (mode(secure), &[], "secure\n"),
+        (mode(None), &["br0 standalone: true"], ""),
+    ] {
+        bench.run(&[setting]);
+        assert_eq!(bench.changes(), changes);
+        assert_eq!(bench.run(std::slice::from_ref(&get)).outputs, [said]);
+    }
+    assert_eq!(bench.world.log(), Vec::<String>::new(), "ports are none of its business");
+    let error = bench.bridges.execute(&[Command::GetFailMode { bridge: "br9".into() }]).unwrap_err();
+    assert_eq!(error.message, "no bridge named br9");
 }
 
 #[test]
@@ -480,11 +516,7 @@ fn a_device_in_other_hands_is_tried_again_when_it_changes() {
 #[test]
 fn a_bridge_in_tc_mode_leaves_peers_alone() {
     let mut bench = Bench::with_two_ports("tc");
-    bench.run(&[Command::SetBridge {
-        bridge: "br0".into(),
-        datapath_type: DatapathType::Tc,
-        if_exists: false,
-    }]);
+    bench.run(&[set_bridge(&[BridgeSetting::DatapathType(DatapathType::Tc)])]);
     assert_eq!(
         bench.world.log(),
         ["detach 0/1", "undo", "detach 0/2", "undo", "attach 0/1 to 11 by Tcx", "attach 0/2 to 12 by Tcx"]

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io;
 
-use appctl::vsctl::{BridgeColumn, Command, DatapathType, Failure, InterfaceColumn};
+use appctl::vsctl::{BridgeColumn, BridgeSetting, Command, Failure, InterfaceColumn};
 
 use super::config::{BRIDGES_MAX, BridgeConfig, Config, PortConfig, random_mac};
 use super::state::StateError;
@@ -113,8 +113,16 @@ fn run_one(config: &mut Config, command: &Command) -> Result<Output, Refusal> {
         Command::SetInterface { interface, ofport_request, if_exists } => {
             set_interface(config, interface, *ofport_request, *if_exists)?;
         }
-        Command::SetBridge { bridge, datapath_type, if_exists } => {
-            set_bridge(config, bridge, *datapath_type, *if_exists)?;
+        Command::SetBridge { bridge, settings, if_exists } => {
+            set_bridge(config, bridge, settings, *if_exists)?;
+        }
+        Command::SetFailMode { bridge, fail_mode } => {
+            let found = config.bridge_mut(bridge).ok_or_else(|| Refusal::NoBridge(bridge.clone()))?;
+            found.fail_mode = *fail_mode;
+        }
+        Command::GetFailMode { bridge } => {
+            let bridge = config.bridge(bridge).ok_or_else(|| Refusal::NoBridge(bridge.clone()))?;
+            return Ok(lines(bridge.fail_mode));
         }
         Command::ListBr => return Ok(sorted(config.bridges.iter().map(|bridge| &bridge.name))),
         Command::BrExists { bridge } => {
@@ -233,10 +241,18 @@ fn set_interface(
     Ok(())
 }
 
-fn set_bridge(config: &mut Config, name: &str, kind: DatapathType, if_exists: bool) -> Result<(), Refusal> {
-    match config.bridge_mut(name) {
-        Some(bridge) => bridge.datapath_type = kind,
-        None => no_row("Bridge", name, if_exists)?,
+fn set_bridge(
+    config: &mut Config,
+    name: &str,
+    settings: &[BridgeSetting],
+    if_exists: bool,
+) -> Result<(), Refusal> {
+    let Some(bridge) = config.bridge_mut(name) else { return no_row("Bridge", name, if_exists) };
+    for setting in settings {
+        match *setting {
+            BridgeSetting::DatapathType(kind) => bridge.datapath_type = kind,
+            BridgeSetting::FailMode(mode) => bridge.fail_mode = mode,
+        }
     }
     Ok(())
 }
@@ -260,6 +276,7 @@ fn check_free(config: &Config, what: &'static str, name: &str) -> Result<(), Ref
 fn bridge_column(bridge: &BridgeConfig, column: BridgeColumn) -> String {
     match column {
         BridgeColumn::DatapathType => bridge.datapath_type.to_string(),
+        BridgeColumn::FailMode => bridge.fail_mode.map_or_else(|| "[]".to_owned(), |mode| mode.to_string()),
     }
 }
 

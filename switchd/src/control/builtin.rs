@@ -11,7 +11,7 @@ use crate::daemon::rundir::DAEMON;
 use crate::daemon::shutdown::Shutdown;
 use crate::daemon::vlog::{Spec, SpecError};
 
-/// Registers `version`, `exit`, `vlog/set` and `vlog/list`. (`list-commands` comes from the server.)
+/// Registers `version`, `exit`, and `vlog/set`, `vlog/list` and `vlog/reopen`. (`list-commands` comes from the server.)
 pub fn register(registry: &mut Registry, shutdown: &Shutdown, log: &Log) {
     registry.register("version", "", 0..=0, |_, reply| {
         Ok(writeln!(reply, "{DAEMON} (switchd) {}", env!("CARGO_PKG_VERSION"))?)
@@ -41,4 +41,8 @@ pub fn register(registry: &mut Registry, shutdown: &Shutdown, log: &Log) {
 
     let lister = log.clone();
     registry.register("vlog/list", "", 0..=0, move |_, reply| Ok(write!(reply, "{}", lister.levels())?));
+    let reopener = log.clone();
+    registry.register("vlog/reopen", "", 0..=0, move |_, _| {
+        reopener.reopen().map_err(|error| CommandError::new(error.to_string()))
+    });
 }

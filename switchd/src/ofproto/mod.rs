@@ -58,25 +58,28 @@ pub struct Applied {
 }
 
 impl Ofproto {
-    /// The tables of a fresh bridge: one flow, `priority=0 actions=NORMAL`.
-    ///
-    /// # Errors
-    /// The datapath has no room for it.
-    pub fn new(bridge: BridgeId, rules: &mut dyn Rules, now: Duration) -> Result<Self, Error> {
+    /// The tables of a fresh bridge, without a flow.
+    pub fn new(bridge: BridgeId, rules: &mut dyn Rules) -> Self {
         // Another bridge may have had this number.
         rules.reset_table_stats(bridge);
         let mut tables = Vec::new();
         tables.resize_with(N_TABLES.into(), Table::default);
-        let mut ofproto = Self { bridge, tables, shapes: Shapes::new(), deadlines: BTreeSet::new() };
-        let normal = Action::Output { port: PortNo::NORMAL, max_len: 0 };
-        let flow_mod = FlowMod { actions: vec![normal], priority: 0, ..FlowMod::new(Command::Add) };
-        ofproto.apply_all(rules, &[flow_mod], now).map_err(|(_, error)| error)?;
-        Ok(ofproto)
+        Self { bridge, tables, shapes: Shapes::new(), deadlines: BTreeSet::new() }
     }
 
-    /// Takes every flow away, for a bridge that is to go.
+    /// Takes every flow away.
     pub fn clear(&mut self, rules: &mut dyn Rules, now: Duration) {
         self.apply(rules, &[FlowMod::new(Command::Delete)], now);
+    }
+
+    /// Adds the one flow that a bridge has of its own accord, `priority=0 actions=NORMAL`.
+    ///
+    /// # Errors
+    /// The datapath has no room for it.
+    pub fn add_normal(&mut self, rules: &mut dyn Rules, now: Duration) -> Result<(), Error> {
+        let normal = Action::Output { port: PortNo::NORMAL, max_len: 0 };
+        let flow_mod = FlowMod { actions: vec![normal], priority: 0, ..FlowMod::new(Command::Add) };
+        self.apply_all(rules, &[flow_mod], now).map(drop).map_err(|(_, error)| error)
     }
 
     /// The bridge.

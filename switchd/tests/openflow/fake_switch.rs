@@ -96,7 +96,8 @@ impl FakeSwitch {
         std::fs::create_dir(&rundir).unwrap();
 
         let mut rules = FakeRules::new(1_000_000);
-        let tables = Ofproto::new(BRIDGE, &mut rules, Duration::ZERO).unwrap();
+        let mut tables = Ofproto::new(BRIDGE, &mut rules);
+        tables.add_normal(&mut rules, Duration::ZERO).unwrap();
         let tables = Mutex::new(Some((tables, rules)));
         let backend = Arc::new(FakeBackend {
             tables,

@@ -72,9 +72,7 @@ pub fn all() -> FlowFilter {
 /// A bridge without flows, and its datapath.
 pub fn empty() -> (Ofproto, FakeRules) {
     let mut rules = FakeRules::new(1_000_000);
-    let mut tables = Ofproto::new(BRIDGE, &mut rules, secs(0)).unwrap();
-    tables.clear(&mut rules, secs(0));
-    (tables, rules)
+    (Ofproto::new(BRIDGE, &mut rules), rules)
 }
 
 /// All flows that a request asks for.

@@ -32,9 +32,10 @@ fn nested() -> (Ofproto, FakeRules) {
 }
 
 #[test]
-fn a_fresh_bridge_forwards_normally() {
+fn the_flow_of_a_fresh_bridge_forwards_normally() {
     let mut rules = FakeRules::new(1);
-    let tables = Ofproto::new(BRIDGE, &mut rules, secs(1)).unwrap();
+    let mut tables = Ofproto::new(BRIDGE, &mut rules);
+    tables.add_normal(&mut rules, secs(1)).unwrap();
     let flows = dump(&tables, &rules, secs(3));
     assert_eq!(flows.len(), 1);
     assert_eq!((flows[0].table, flows[0].priority, flows[0].cookie), (0, 0, 0));
