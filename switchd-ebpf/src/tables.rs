@@ -11,7 +11,7 @@ pub trait Tables {
     /// The first node of a table's list of subtables; 0: none.
     fn head(&self, bridge: u32, table: u32) -> u32;
 
-    /// A node.
+    /// A node. The one of number 0, which ends each list, is empty, and ranks below all others.
     fn node(&self, node: u32) -> Option<&Node>;
 
     /// The first entry of the bucket that a hash falls into; 0: none.

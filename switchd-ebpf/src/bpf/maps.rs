@@ -190,7 +190,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn node(&self, node: u32) -> Option<&Node> {
-        if node == 0 { None } else { NODES.get(node) }
+        NODES.get(node)
     }
 
     #[inline(always)]

@@ -324,7 +324,7 @@ impl Tables for Memory {
     }
 
     fn node(&self, node: u32) -> Option<&Node> {
-        if node == 0 { None } else { self.nodes.get(node as usize) }
+        self.nodes.get(node as usize)
     }
 
     fn bucket(&self, hash: u32) -> u32 {
