@@ -15,12 +15,14 @@ use crate::conntrack::Connections;
 use crate::key::WORDS;
 use crate::layout::{Entry, Node, Probe, RuleRef, WIDTHS};
 use crate::packet::Packet;
-use crate::pipeline::Run;
+use crate::pipeline::{Machine, Run};
 use crate::tables::Tables;
 
 /// Steps of a search before it begins to loop.
 const INLINE_STEPS: u32 = 5;
-/// Subtables and entries that one search goes through: more than there are.
+/// Subtables that one step passes over.
+const PASSED_OVER: u32 = 8;
+/// Steps of one search: more than there are subtables and entries.
 const MAX_STEPS: u32 = 1 << 23;
 
 /// Where a search stands: the next entry of the present bucket, or else the next node of the list. No entry and no node:
@@ -33,8 +35,6 @@ pub struct Position {
 }
 
 impl Position {
-    const END: Self = Self { node: 0, entry: 0 };
-
     #[inline(always)]
     const fn is_end(self) -> bool {
         self.node | self.entry == 0
@@ -69,20 +69,32 @@ extern "C" fn next_step<P: Packet, D: Tables + Connections>(_index: u64, run: *m
     i64::from(at.is_end())
 }
 
+/// The next subtable that may have a rule for the key, and a better one than was found. None: there is none, or there
+/// are too many to pass over at once.
+#[inline(always)]
+fn candidate<'a, D: Tables>(datapath: &'a D, machine: &Machine, at: &mut Position) -> Option<&'a Node> {
+    let mut left = PASSED_OVER;
+    while left > 0 {
+        let Some(node) = datapath.node(at.node).filter(|node| node.rank > machine.best.rank) else {
+            at.node = 0;
+            return None;
+        };
+        at.node = node.next;
+        let first = machine.key.words[usize::from(node.index[0]) & (WORDS - 1)];
+        if (first ^ node.common) & node.agreed == 0 {
+            return Some(node);
+        }
+        left -= 1;
+    }
+    None
+}
+
 /// Looks at one entry: the next one of the present bucket, or the first of the next subtable's. Returns what comes next.
 #[inline(always)]
 fn step<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, mut at: Position) -> Position {
     let machine = &mut *run.machine;
     if at.entry == 0 {
-        let Some(node) = run.datapath.node(at.node) else { return Position::END };
-        if node.rank <= machine.best.rank {
-            return Position::END;
-        }
-        at.node = node.next;
-        let first = machine.key.words[usize::from(node.index[0]) & (WORDS - 1)];
-        if (first ^ node.common) & node.agreed != 0 {
-            return at;
-        }
+        let Some(node) = candidate(run.datapath, machine, &mut at) else { return at };
         machine.width = node.width;
         at.entry = run.datapath.bucket(mask(&machine.key.words, node, &mut machine.probe));
     }
