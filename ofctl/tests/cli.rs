@@ -39,6 +39,7 @@ fn mistakes_are_named() {
         "ofctl: connecting to unix:/nonexistent/s (No such file or directory)\n",
     );
     fails(&["ct-flush-zone", "br0", "70000"], "ofctl: invalid zone_id \"70000\"\n");
+    fails(&["set-frags", "br0", "some"], "ofctl: some: unknown fragment handling mode\n");
     fails(&["parse-flow", "tcp"], "ofctl: must specify an action\n");
 }
 

@@ -59,6 +59,12 @@ pub trait Hooks {
     /// Takes a port away. The device may be gone already.
     fn detach(&mut self, bridge: BridgeId, port: PortNo);
 
+    /// Whether flows see the transport ports of a bridge's fragments before `ct`; to begin with they do not.
+    fn shows_fragments(&self, bridge: BridgeId) -> bool;
+
+    /// Changes that.
+    fn show_fragments(&mut self, bridge: BridgeId, show: bool);
+
     /// A port's counters; zero for a port that is not attached.
     fn port_stats(&self, bridge: BridgeId, port: PortNo) -> PortStats;
 }

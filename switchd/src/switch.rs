@@ -21,7 +21,7 @@ use crate::datapath::{
     Connections, Counters, Datapath, Events, FlowTables, KernelStore, LearnedMac, Policies, Ports, Selection,
     Zones, clock, timeouts,
 };
-use crate::hooks::PortStats;
+use crate::hooks::{Hooks as _, PortStats};
 use crate::netdev::{LinkEvent, LinkModes, Netdevs};
 use crate::ofproto::Ofproto;
 use crate::openflow::{Backend, BridgeServer};
@@ -285,6 +285,14 @@ impl Backend for Switch {
 
     fn ports(&self, bridge: BridgeId) -> Vec<Port> {
         lock(&self.bridges).ports(bridge).into_iter().map(openflow_port).collect()
+    }
+
+    fn shows_fragments(&self, bridge: BridgeId) -> bool {
+        lock(&self.bridges).hooks().shows_fragments(bridge)
+    }
+
+    fn show_fragments(&self, bridge: BridgeId, show: bool) {
+        lock(&self.bridges).hooks_mut().show_fragments(bridge, show);
     }
 
     fn port_stats(&self, bridge: BridgeId, port: PortNo) -> PortStats {

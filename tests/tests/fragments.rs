@@ -174,6 +174,39 @@ fn a_later_fragment_does_not_overtake_the_first() -> Result<()> {
 
 /// Thousands of datagrams that never end do not keep others from passing, and make no connections.
 #[test]
+fn flows_see_the_ports_of_a_first_fragment_when_told() -> Result<()> {
+    let world = World::new()?;
+    let lab = &world.lab;
+    let flows = ["priority=9,udp,tp_dst=53,actions=2", "priority=1,udp,actions=3"];
+    topology::replace_flows(lab, "br0", &flows)?;
+    let whole = datagram(7, [1000, 53], false)?;
+    let first = fragment(&whole, 0, 24);
+    let modes = || -> Result<[String; 2]> {
+        Ok([
+            lab.ovs("ofctl", &["get-frags", "br0"])?.ok()?,
+            lab.debian("ovs-ofctl", &["get-frags", "br0"])?.ok()?,
+        ])
+    };
+    assert_eq!(modes()?, ["normal\n"; 2]);
+    assert_eq!((world.send(1, &whole)?, world.send(1, &first)?), (2, 3));
+
+    lab.debian("ovs-ofctl", &["set-frags", "br0", "nx-match"])?.ok()?;
+    assert_eq!(modes()?, ["nx-match\n"; 2]);
+    assert_eq!((world.send(1, &whole)?, world.send(1, &first)?), (2, 2));
+
+    let refused = lab.ovs("ofctl", &["set-frags", "br0", "drop"])?;
+    assert_eq!(refused.code, 1);
+    let words =
+        "br0: setting fragment handling mode failed (this switch probably doesn't support mode \"drop\")";
+    assert!(refused.stderr.contains(words), "{refused}");
+    assert_eq!(world.send(1, &first)?, 2, "nothing has changed");
+
+    lab.ovs("ofctl", &["set-frags", "br0", "normal"])?.ok()?;
+    assert_eq!(world.send(1, &first)?, 3);
+    Ok(())
+}
+
+#[test]
 fn a_flood_of_fragments_leaves_room_for_others() -> Result<()> {
     let world = World::new()?;
     let attack = datagram(0, [6666, 53], true)?;

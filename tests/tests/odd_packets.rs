@@ -343,22 +343,26 @@ fn fragments(datapath: Datapath) -> Result<()> {
     let [src, dst] = V4;
     let datagram = Ethernet::default().udp(src.parse()?, dst.parse()?, &[7; 100])?;
     let (first, later) = (fragment(&datagram, 0, 48), fragment(&datagram, 48, 1000));
-    for (matching, [of_whole, of_first, of_later]) in [
-        ("ip,ip_frag=no", [true, false, false]),
-        ("ip,ip_frag=yes", [false, true, true]),
-        ("ip,ip_frag=first", [false, true, false]),
-        ("ip,ip_frag=later", [false, false, true]),
-        ("ip,ip_frag=not_later", [true, true, false]),
-        ("udp", [true, true, true]),
-        ("udp,tp_dst=80", [true, true, false]),
-        ("udp,tp_dst=0", [false, false, true]),
+    for (mode, matching, [of_whole, of_first, of_later]) in [
+        ("normal", "ip,ip_frag=no", [true, false, false]),
+        ("normal", "ip,ip_frag=yes", [false, true, true]),
+        ("normal", "ip,ip_frag=first", [false, true, false]),
+        ("normal", "ip,ip_frag=later", [false, false, true]),
+        ("normal", "ip,ip_frag=not_later", [true, true, false]),
+        ("normal", "udp", [true, true, true]),
+        ("normal", "udp,tp_dst=80", [true, false, false]),
+        ("normal", "udp,tp_dst=0", [false, true, true]),
+        ("nx-match", "udp,tp_dst=80", [true, true, false]),
+        ("nx-match", "udp,tp_dst=0", [false, false, true]),
     ] {
+        world.lab.ovs("ofctl", &["set-frags", "br0", mode])?.ok()?;
         topology::replace_flows(&world.lab, "br0", &[&format!("{matching},actions=output:2")])?;
         for (frame, passes) in [(&datagram, of_whole), (&first, of_first), (&later, of_later)] {
             let expected = if passes { vec![frame.clone()] } else { vec![] };
-            assert_eq!(world.send(frame)?[0], expected, "{matching}");
+            assert_eq!(world.send(frame)?[0], expected, "{mode} {matching}");
         }
     }
+    world.lab.ovs("ofctl", &["set-frags", "br0", "normal"])?.ok()?;
     // A later fragment has no ports and no checksum of its own: what looks like them is payload.
     topology::replace_flows(&world.lab, "br0", &["udp,actions=mod_nw_src:10.9.9.9,mod_tp_dst:9,output:2"])?;
     let mut whole = datagram.clone();

@@ -31,6 +31,8 @@ const COMMANDS: &[Command] = &[
     command("add-flows", "switch file", (2, 2), flows::add_flows),
     command("mod-flows", "switch flow", (2, 2), flows::mod_flows),
     command("del-flows", "switch [flow]", (1, 2), flows::del_flows),
+    command("get-frags", "switch", (1, 1), switch::get_frags),
+    command("set-frags", "switch mode", (2, 2), switch::set_frags),
     command("ct-flush-zone", "switch zone", (2, 2), switch::ct_flush_zone),
     command(
         "ct-flush",

@@ -109,8 +109,15 @@ fn describe_port(text: &mut String, port: &Port) {
     let _ = writeln!(text, "     speed: {now} Mbps now, {max} Mbps max");
 }
 
+/// The ways to treat fragments, by their numbers.
+pub const FRAGMENTS: [&str; 4] = ["normal", "drop", "reassemble", "nx-match"];
+
+pub fn fragments(config: SwitchConfig) -> &'static str {
+    FRAGMENTS[usize::from(config.flags & 3)]
+}
+
 pub fn config(xid: Xid, config: SwitchConfig) -> String {
-    let fragments = ["normal", "drop", "reassemble", "nx-match"][usize::from(config.flags & 3)];
+    let fragments = fragments(config);
     let len = config.miss_send_len;
     format!("OFPT_GET_CONFIG_REPLY (xid={xid:#x}): frags={fragments} miss_send_len={len}\n")
 }

@@ -43,6 +43,12 @@ enum CliError {
     Open { file: String, reason: String },
     #[error("{target}: unknown port `{port}'")]
     UnknownPort { target: String, port: String },
+    #[error("{0}: unknown fragment handling mode")]
+    UnknownFragments(String),
+    #[error(
+        "{target}: setting fragment handling mode failed (this switch probably doesn't support mode \"{mode}\")"
+    )]
+    Fragments { target: String, mode: String },
     #[error("invalid zone_id \"{0}\"")]
     Zone(String),
     #[error("Failed to parse {}", ct_flush_error(.0))]

@@ -1,9 +1,9 @@
 //! The commands about the switch itself and its ports.
 
-use ofctl::client::ClientError;
+use ofctl::client::{ClientError, Connection};
 use ofctl::port::PortNo;
 use ofctl::syntax::{parse_ct_flush, parse_port};
-use ofctl::wire::{Message, StatsBody, StatsRequest};
+use ofctl::wire::{Message, StatsBody, StatsRequest, SwitchConfig, Xid};
 
 use super::{CliError, Context, format, port_names, refusal, show as print};
 
@@ -13,9 +13,36 @@ pub fn show(context: &Context, arguments: &[String]) -> Result<(), CliError> {
         (xid, Message::FeaturesReply(features)) => print(&format::features(xid, features))?,
         _ => return Err(ClientError::UnexpectedReply.into()),
     }
-    match switch.connect()?.request(&Message::GetConfigRequest)? {
-        (xid, Message::GetConfigReply(config)) => print(&format::config(xid, config)),
+    let (xid, config) = config(&mut switch.connect()?)?;
+    print(&format::config(xid, config))
+}
+
+fn config(connection: &mut Connection<'_>) -> Result<(Xid, SwitchConfig), CliError> {
+    match connection.request(&Message::GetConfigRequest)? {
+        (xid, Message::GetConfigReply(config)) => Ok((xid, config)),
         _ => Err(ClientError::UnexpectedReply.into()),
+    }
+}
+
+pub fn get_frags(context: &Context, arguments: &[String]) -> Result<(), CliError> {
+    let switch = context.switch(&arguments[0])?;
+    let (_, config) = config(&mut switch.connect()?)?;
+    print(&format!("{}\n", format::fragments(config)))
+}
+
+pub fn set_frags(context: &Context, arguments: &[String]) -> Result<(), CliError> {
+    let mode = &arguments[1];
+    let flags = format::FRAGMENTS.iter().position(|name| name == mode);
+    let flags = flags.ok_or_else(|| CliError::UnknownFragments(mode.clone()))? as u16;
+    let switch = context.switch(&arguments[0])?;
+    let mut connection = switch.connect()?;
+    let (_, before) = config(&mut connection)?;
+    connection.command(&Message::SetConfig(SwitchConfig { flags, ..before }))?;
+    let (_, after) = config(&mut connection)?;
+    if after.flags == flags {
+        Ok(())
+    } else {
+        Err(CliError::Fragments { target: switch.target().into(), mode: mode.clone() })
     }
 }
 

@@ -234,10 +234,18 @@ pub mod port_feature {
 /// OFPT_GET_CONFIG_REPLY's and OFPT_SET_CONFIG's body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwitchConfig {
-    /// How fragments are treated: 0 normal, 1 drop, 2 reassemble, 3 Nicira's match on fragments.
+    /// How fragments are treated: one of [`fragments`].
     pub flags: u16,
     /// Bytes of a packet that a controller gets on a table miss.
     pub miss_send_len: u16,
+}
+
+/// Ways to treat fragments (OFPC_FRAG_*). There are two more, to drop and to reassemble them.
+pub mod fragments {
+    /// Flows do not see their transport ports.
+    pub const NORMAL: u16 = 0;
+    /// Flows see those of first fragments (Nicira's).
+    pub const NX_MATCH: u16 = 3;
 }
 
 /// Why a port-status is sent.

@@ -41,7 +41,7 @@ pub fn process(skb: *mut __sk_buff) -> i32 {
     let len = packet.wire_length();
     if let Some(number) = note(skb) {
         machine.bridge = u32::from(entry.bridge);
-        machine.start(u32::from(entry.bridge), len, 0, 0);
+        machine.start(u32::from(entry.bridge), 0, len, 0, 0);
         keep_headers(machine);
         let Some(slot) = DEFERRED.get_ptr(number as u32 & (DEFERRED_SLOTS - 1)) else { return TC_ACT_SHOT };
         // SAFETY: see where XDP writes it.
@@ -55,7 +55,7 @@ pub fn process(skb: *mut __sk_buff) -> i32 {
     maps.received(entry, len);
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
-    machine.start(u32::from(entry.bridge), len, now, maps.version());
+    machine.start(u32::from(entry.bridge), entry.flags, len, now, maps.version());
     let mut run = Run { packet: TcPacket { skb }, datapath: &maps, machine };
     run.run();
     let machine = &mut *run.machine;

@@ -51,7 +51,7 @@ pub fn process(ctx: &XdpContext) -> Verdict {
     maps.received(entry, len);
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
-    machine.start(u32::from(entry.bridge), len, now, maps.version());
+    machine.start(u32::from(entry.bridge), entry.flags, len, now, maps.version());
     let mut run = Run { packet, datapath: &maps, machine };
     run.run();
     finish(run)

@@ -113,6 +113,9 @@ pub mod port_flags {
     pub const XDP: u32 = 1;
     /// There is such a port.
     pub const PRESENT: u32 = 2;
+    /// Look-ups do not see the transport ports of fragments that come in here, until `ct` has brought them to their
+    /// datagram.
+    pub const HIDES_FRAGMENTS: u32 = 4;
 }
 
 /// A port's counters on one CPU.

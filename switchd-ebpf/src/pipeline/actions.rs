@@ -2,7 +2,7 @@
 
 use conntrack_core::nat::Range;
 
-use super::machine::copy_key;
+use super::machine::{copy_key, disguise};
 use super::{MAX_DEPTH, MAX_RESUBMITS, Run, port, stage};
 use crate::conntrack::{self, Connections};
 use crate::drop_reason::DropReason;
@@ -137,7 +137,10 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
         machine.resubmits += 1;
         machine.stage = stage::LOOK_UP;
         machine.table = table;
-        machine.lookup_port = port;
+        if port != op::NO_PORT {
+            machine.disguise |= disguise::PORT;
+            machine.lookup_port = port;
+        }
     }
 
     #[inline(always)]

@@ -1,12 +1,13 @@
 //! The state of one packet's run.
 
+use conntrack_core::ct_state;
 use conntrack_core::nat::Range;
 
 use super::{MAX_CLONES, MAX_COPIES, MAX_DEPTH, MAX_FORKS, MAX_OUTPUTS, stage};
 use crate::classify::Position;
 use crate::conntrack::{self, Last};
-use crate::key::{HEADER_WORDS, Key, WORDS};
-use crate::layout::{Probe, RuleRef, op};
+use crate::key::{CT_STATE, HEADER_WORDS, Key, TP_DST, TP_SRC, WORDS};
+use crate::layout::{Probe, RuleRef, port_flags};
 use crate::parse::Layout;
 
 /// The header words of a key.
@@ -64,6 +65,14 @@ pub struct ConnectionWrite {
     pub label_mask: [u64; 2],
 }
 
+/// Bits of [`Machine::disguise`].
+pub mod disguise {
+    /// The port of entry is [`Machine::lookup_port`](super::Machine::lookup_port).
+    pub const PORT: u32 = 1;
+    /// The packet is a fragment, and has no ports unless it is tracked.
+    pub const FRAGMENT: u32 = 2;
+}
+
 /// One packet's run. Too large for a BPF stack: it lives in a per-CPU map.
 #[repr(C)]
 pub struct Machine {
@@ -90,7 +99,9 @@ pub struct Machine {
     pub pc: u32,
     /// The table to look up.
     pub table: u32,
-    /// The port of entry for that look-up alone, or [`op::NO_PORT`].
+    /// What look-ups are to see otherwise than it is: bits of [`disguise`].
+    pub disguise: u32,
+    /// With [`disguise::PORT`], the port of entry for the next look-up alone.
     pub lookup_port: u32,
     /// Resubmits so far.
     pub resubmits: u32,
@@ -121,6 +132,8 @@ pub struct Machine {
     pub best: RuleRef,
     /// See `at`.
     pub probe: Probe,
+    /// What is covered while a look-up sees something else: the first word of the key, and that of the transport ports.
+    pub covered: [u64; 2],
 
     /// What `exec` has gathered.
     pub write: ConnectionWrite,
@@ -142,9 +155,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Makes ready for a packet that was parsed into `key` and `layout`, at the start of table 0.
+    /// Makes ready for a packet that was parsed into `key` and `layout`, at the start of table 0; `flags` are those of
+    /// its port (see [`port_flags`]).
     #[inline(always)]
-    pub fn start(&mut self, bridge: u32, len: u32, now: u64, version: u64) {
+    pub fn start(&mut self, bridge: u32, flags: u32, len: u32, now: u64, version: u64) {
         self.now = now;
         self.version = version;
         self.len = len;
@@ -152,7 +166,8 @@ impl Machine {
         self.stage = stage::LOOK_UP;
         self.pc = 0;
         self.table = 0;
-        self.lookup_port = op::NO_PORT;
+        let hidden = self.layout.fragment != 0 && flags & port_flags::HIDES_FRAGMENTS != 0;
+        self.disguise = if hidden { disguise::FRAGMENT } else { 0 };
         self.resubmits = 0;
         self.recirculations = 0;
         self.depth = 0;
@@ -192,6 +207,28 @@ impl Machine {
         let Some(copy) = self.effects.copies.get_mut(n) else { return };
         copy_headers(copy, self.key.headers());
         self.effects.n_copies += 1;
+    }
+
+    /// Covers what the next look-up is not to see.
+    #[inline(always)]
+    pub(super) fn put_on_disguise(&mut self) {
+        let words = &mut self.key.words;
+        self.covered = [words[0], words[4]];
+        if self.disguise & disguise::PORT != 0 {
+            words[0] = words[0] & !0xffff | u64::from(self.lookup_port as u16);
+        }
+        let tracked = words[0] >> CT_STATE.shift & u64::from(ct_state::TRK) != 0;
+        if self.disguise & disguise::FRAGMENT != 0 && !tracked {
+            const { assert!(TP_SRC.word == 4 && TP_DST.word == 4) };
+            words[4] &= !(TP_SRC.low_mask() << TP_SRC.shift | TP_DST.low_mask() << TP_DST.shift);
+        }
+    }
+
+    /// Uncovers it again.
+    #[inline(always)]
+    pub(super) fn take_off_disguise(&mut self) {
+        [self.key.words[0], self.key.words[4]] = self.covered;
+        self.disguise &= !disguise::PORT;
     }
 
     /// The OpenFlow number of the port of entry, as actions see it.

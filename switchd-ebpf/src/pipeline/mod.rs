@@ -177,15 +177,13 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
     /// Looks up the present table.
     #[inline(always)]
     fn look_up(&mut self) {
-        let first = self.machine.key.words[0];
-        if self.machine.lookup_port != op::NO_PORT {
-            self.machine.key.words[0] = first & !0xffff | u64::from(self.machine.lookup_port as u16);
+        if self.machine.disguise != 0 {
+            self.machine.put_on_disguise();
         }
         classify::search(self);
         let machine = &mut *self.machine;
-        if machine.lookup_port != op::NO_PORT {
-            machine.key.words[0] = first;
-            machine.lookup_port = op::NO_PORT;
+        if machine.disguise != 0 {
+            machine.take_off_disguise();
         }
         let hit = machine.best.rank != 0;
         self.datapath.looked_up(machine.bridge, machine.table, hit);

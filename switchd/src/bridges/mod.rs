@@ -386,6 +386,8 @@ impl Bridge {
         for port in &mut self.ports {
             track(port, self.info.id, changes, |port| port.close(system));
         }
+        // Another bridge may get this number.
+        hooks.show_fragments(self.info.id, false);
         changes.push(Change::BridgeRemoved(self.info));
     }
 }

@@ -91,6 +91,12 @@ impl Hooks for Fake {
         self.note(format!("detach {}/{}", bridge.0, port.0));
     }
 
+    fn shows_fragments(&self, _: BridgeId) -> bool {
+        false
+    }
+
+    fn show_fragments(&mut self, _: BridgeId, _: bool) {}
+
     fn port_stats(&self, _: BridgeId, _: PortNo) -> PortStats {
         PortStats::default()
     }

@@ -11,7 +11,7 @@ mod connections;
 mod frame;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::c_void;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use switchd_ebpf::classify;
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::key::Key;
 use switchd_ebpf::layout::{
-    Entry, MacKey, MacSeen, Node, Op, Record, RuleCounter, RuleRef, TABLES, TableCounter,
+    Entry, MacKey, MacSeen, Node, Op, Record, RuleCounter, RuleRef, TABLES, TableCounter, port_flags,
 };
 use switchd_ebpf::packet::Packet as _;
 use switchd_ebpf::parse;
@@ -53,6 +53,8 @@ pub struct Memory {
     /// By bridge, VLAN and address.
     macs: RefCell<HashMap<(u32, u32, u64), MacSeen>>,
     ports: BTreeMap<BridgeId, Vec<u16>>,
+    /// The bridges whose flows see the transport ports of fragments.
+    showing: BTreeSet<BridgeId>,
     connections: ConnectionTable,
 }
 
@@ -95,6 +97,7 @@ impl Memory {
             drops: vec![Cell::default(); DropReason::ALL.len()],
             macs: RefCell::default(),
             ports: BTreeMap::new(),
+            showing: BTreeSet::new(),
             connections: ConnectionTable::new(sizes.connections),
         }
     }
@@ -104,6 +107,11 @@ impl Memory {
         // The order in which the daemon lists them to the kernel.
         ports.sort_unstable();
         self.ports.insert(bridge, ports);
+    }
+
+    /// Lets the flows of a bridge see the transport ports of fragments before `ct`.
+    pub fn show_fragments(&mut self, bridge: BridgeId) {
+        self.showing.insert(bridge);
     }
 
     /// The version of the tables that frames see (see [`switchd_ebpf::layout::Config::version`]).
@@ -154,7 +162,8 @@ impl Memory {
         machine.key = Key::ZERO;
         parse::parse(&packet, arrival.port, &mut machine.key, &mut machine.layout);
         let len = packet.length();
-        machine.start(u32::from(arrival.bridge.0), len, nanoseconds(arrival.now), version);
+        let flags = if self.showing.contains(&arrival.bridge) { 0 } else { port_flags::HIDES_FRAGMENTS };
+        machine.start(u32::from(arrival.bridge.0), flags, len, nanoseconds(arrival.now), version);
         let mut run = Run { packet, datapath: self, machine: &mut machine };
         run.run();
         let packet = run.packet;

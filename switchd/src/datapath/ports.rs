@@ -1,6 +1,6 @@
 //! The datapath's ports: which devices its programs are attached to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,8 @@ pub struct Ports {
     pub(super) maps: PortMaps,
     pub(super) programs: Option<Arc<Mutex<Ebpf>>>,
     attached: BTreeMap<(BridgeId, PortNo), Attached>,
+    /// The bridges whose flows see the transport ports of fragments.
+    showing: BTreeSet<BridgeId>,
 }
 
 /// The maps that ports are found in.
@@ -48,7 +50,7 @@ struct Attached {
 
 impl Ports {
     pub(super) fn new(maps: PortMaps) -> Self {
-        Self { maps, programs: None, attached: BTreeMap::new() }
+        Self { maps, programs: None, attached: BTreeMap::new(), showing: BTreeSet::new() }
     }
 
     /// The first slot that no port has.
@@ -234,7 +236,9 @@ impl Hooks for Ports {
         hook: Hook,
     ) -> Result<(), HookError> {
         let slot = self.free_slot().ok_or(HookError::TooMany(MAX_PORTS))?;
-        let flags = port_flags::PRESENT | if hook == Hook::Xdp { port_flags::XDP } else { 0 };
+        let mut flags = port_flags::PRESENT;
+        flags |= if hook == Hook::Xdp { port_flags::XDP } else { 0 };
+        flags |= if self.shows_fragments(bridge) { 0 } else { port_flags::HIDES_FRAGMENTS };
         let port = Port { ifindex, slot, number: number.0, bridge: u16::from(bridge.0), flags };
         let base = self.slot_counters(slot);
         // The maps come first, so that the first frame already finds its port.
@@ -261,6 +265,29 @@ impl Hooks for Ports {
         let port = attached.port;
         drop(attached);
         self.withdraw(&port);
+    }
+
+    fn shows_fragments(&self, bridge: BridgeId) -> bool {
+        self.showing.contains(&bridge)
+    }
+
+    fn show_fragments(&mut self, bridge: BridgeId, show: bool) {
+        if show {
+            self.showing.insert(bridge);
+        } else {
+            self.showing.remove(&bridge);
+        }
+        for ((of, number), attached) in &mut self.attached {
+            if *of != bridge {
+                continue;
+            }
+            let port = &mut attached.port;
+            port.flags &= !port_flags::HIDES_FRAGMENTS;
+            port.flags |= if show { 0 } else { port_flags::HIDES_FRAGMENTS };
+            if let Err(error) = self.maps.write(port) {
+                tracing::warn!(%error, port = number.0, "its fragments are treated as before");
+            }
+        }
     }
 
     fn port_stats(&self, bridge: BridgeId, number: PortNo) -> PortStats {

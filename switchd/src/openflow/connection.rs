@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ofctl::flow::{Command, FlowMod};
 use ofctl::wire::{
-    self, AsyncConfig, FlowFormat, FlowRemoved, FrameError, Framer, Message, Protocol, SwitchConfig, Version,
-    VersionSet, Xid,
+    self, AsyncConfig, FlowFormat, FlowRemoved, FrameError, Framer, Message, Protocol, Version, VersionSet,
+    Xid,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -58,7 +58,8 @@ pub(super) struct Connection<B> {
     pub protocol: Protocol,
     /// How flow-removed messages write matches.
     pub format: FlowFormat,
-    pub config: SwitchConfig,
+    /// Bytes of a packet that the peer wants on a table miss; 0: nothing unasked.
+    pub miss_send_len: u16,
     pub wanted: AsyncConfig,
     removed: broadcast::Receiver<Arc<FlowRemoved>>,
 }
@@ -73,7 +74,7 @@ impl<B: Backend> Connection<B> {
             out: Vec::new(),
             protocol: Protocol::default(),
             format: FlowFormat::default(),
-            config: SwitchConfig::default(),
+            miss_send_len: 0,
             wanted: AsyncConfig { packet_in: [!0; 2], port_status: [!0; 2], flow_removed: [!0; 2] },
         }
     }
@@ -94,7 +95,7 @@ impl<B: Backend> Connection<B> {
             self.answer().await?;
             self.flush().await?;
             // In Open vSwitch too, a peer that wants no packets (miss_send_len 0) is told nothing unasked.
-            let wants_events = self.config.miss_send_len != 0;
+            let wants_events = self.miss_send_len != 0;
             let mut buffer = [0; BUFFER / 4];
             tokio::select! {
                 read = self.stream.read(&mut buffer) => match read? {

@@ -36,6 +36,12 @@ pub trait Backend: Send + Sync + 'static {
     /// A bridge's ports, [`PortNo::LOCAL`] among them.
     fn ports(&self, bridge: BridgeId) -> Vec<Port>;
 
+    /// Whether flows see the transport ports of fragments before `ct`.
+    fn shows_fragments(&self, bridge: BridgeId) -> bool;
+
+    /// Changes that.
+    fn show_fragments(&self, bridge: BridgeId, show: bool);
+
     /// A port's counters.
     fn port_stats(&self, bridge: BridgeId, port: PortNo) -> PortStats;
 

@@ -7,7 +7,7 @@ use ofctl::flow::FlowFilter;
 use ofctl::port::PortNo;
 use ofctl::wire::{
     AggregateStats, Desc, ErrorCode, Features, FlowFormat, Message, PortMod, PortStats, StatsBody,
-    StatsReply, StatsRequest, SwitchConfig, Xid, capability,
+    StatsReply, StatsRequest, SwitchConfig, Xid, capability, fragments,
 };
 use tracing::{info, warn};
 
@@ -35,7 +35,7 @@ impl<B: Backend> Connection<B> {
             Message::EchoRequest(data) => self.send(xid, &Message::EchoReply(data)),
             Message::BarrierRequest => self.send(xid, &Message::BarrierReply),
             Message::FeaturesRequest => self.features(xid),
-            Message::GetConfigRequest => self.send(xid, &Message::GetConfigReply(self.config)),
+            Message::GetConfigRequest => self.get_config(xid),
             Message::SetConfig(config) => self.set_config(config),
             Message::SetFlowFormat(format) => self.format = format,
             Message::FlowModTableId(enabled) => self.protocol.flow_mod_table_id = enabled,
@@ -91,12 +91,21 @@ impl<B: Backend> Connection<B> {
         self.send(xid, &Message::FeaturesReply(features));
     }
 
+    fn get_config(&mut self, xid: Xid) {
+        let shown = self.shared.backend.shows_fragments(self.shared.bridge);
+        let flags = if shown { fragments::NX_MATCH } else { fragments::NORMAL };
+        self.send(xid, &Message::GetConfigReply(SwitchConfig { flags, miss_send_len: self.miss_send_len }));
+    }
+
     fn set_config(&mut self, config: SwitchConfig) {
-        // Open vSwitch, too, tells only its log about a way to treat fragments that it does not have.
-        if config.flags != 0 {
-            warn!(bridge = self.shared.bridge.0, "unsupported fragment handling mode {}", config.flags);
+        let (backend, bridge) = (&self.shared.backend, self.shared.bridge);
+        match config.flags {
+            fragments::NORMAL => backend.show_fragments(bridge, false),
+            fragments::NX_MATCH => backend.show_fragments(bridge, true),
+            // Open vSwitch, too, tells only its log about a way to treat fragments that it does not have.
+            other => warn!(bridge = bridge.0, "unsupported fragment handling mode {other}"),
         }
-        self.config.miss_send_len = config.miss_send_len;
+        self.miss_send_len = config.miss_send_len;
     }
 
     fn port_mod(&self, port_mod: &PortMod) -> Result<(), ErrorCode> {

@@ -142,3 +142,25 @@ fn a_fragmented_segment_moves_the_window_by_all_that_it_carries() {
     send(3, frames::tcp(Ip::V4, 1, 1, flags::ACK, 501, 3101, b""));
     assert!(twins.passed(3, &frames::tcp(Ip::V4, 1, 1, flags::ACK, 501, 3102, b"")).is_empty());
 }
+
+#[test]
+fn flows_see_the_ports_of_fragments_when_told_or_behind_ct() {
+    let flows: &[&str] = &[
+        "table=0,priority=9,udp,tp_dst=53,actions=mod_tp_dst:54,2",
+        "table=0,priority=8,udp6,tp_dst=53,actions=resubmit(7,2)",
+        "table=0,priority=1,in_port=1,udp,actions=move:NXM_OF_UDP_DST[]->NXM_NX_REG0[0..15],ct(table=1)",
+        "table=0,priority=1,in_port=1,ipv6,actions=resubmit(7,2),ct(table=1)",
+        "table=1,priority=9,udp,tp_dst=53,reg0=53,actions=3",
+        "table=1,priority=9,udp6,tp_dst=53,actions=3",
+        "table=2,udp6,in_port=7,tp_dst=53,actions=2",
+    ];
+    for ip in [Ip::V4, Ip::V6] {
+        let (whole, pieces) = datagram(ip, 1, 77);
+        let hidden = Twins::new(flows);
+        assert_eq!(hidden.leaves_by(1, &whole), [2], "{ip:?}: a whole datagram has nothing to hide");
+        assert_eq!(hidden.leaves_by(1, &pieces[0]), [3], "{ip:?}: only a tracked fragment is seen");
+        let shown = Twins::showing_fragments(flows);
+        assert_eq!(shown.leaves_by(1, &pieces[0]), [2], "{ip:?}");
+        assert!(shown.leaves_by(1, &pieces[1]).is_empty(), "{ip:?}: later ones have no ports");
+    }
+}

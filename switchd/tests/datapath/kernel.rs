@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use switchd::datapath::host::{Arrival, Frame, Memory};
 use switchd::datapath::{FlowTables, Ran, Sizes, clock};
+use switchd::hooks::Hooks as _;
 use switchd::rules::{RuleId, Rules};
 use switchd_ebpf::conntrack::{self, Connections as _, End};
 use switchd_ebpf::drop_reason::DropReason;
@@ -29,9 +30,22 @@ pub struct Twins {
 impl Twins {
     /// Both, with three ports.
     pub fn new(flows: &[&str]) -> Self {
+        Self::build(flows, false)
+    }
+
+    /// The same, where flows see the ports of fragments.
+    pub fn showing_fragments(flows: &[&str]) -> Self {
+        Self::build(flows, true)
+    }
+
+    fn build(flows: &[&str], show_fragments: bool) -> Self {
         let sizes = Sizes { flows: 64, connections: 32 };
         let mut switch = Switch::new(sizes, 3);
         let mut memory = Memory::new(sizes);
+        if show_fragments {
+            switch.datapath.ports.show_fragments(BRIDGE, true);
+            memory.show_fragments(BRIDGE);
+        }
         memory.set_ports(BRIDGE, vec![1, 2, 3]);
         let mut memory = FlowTables::new(memory);
         let mut rules = Vec::new();
@@ -84,6 +98,11 @@ impl Twins {
             assert_eq!((ran.action, &ran.frame), (action::REDIRECT, bytes), "what became of {frame:02x?}");
         }
         outputs.into_iter().map(|(_, bytes)| bytes).collect()
+    }
+
+    /// The ports by which both have a frame leave.
+    pub fn leaves_by(&self, port: u16, frame: &[u8]) -> Vec<u16> {
+        self.compare(port, frame, Switch::run).1.into_iter().map(|(port, _)| port).collect()
     }
 
     /// The connections of both.

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ pub struct FakeBackend {
     ahead: AtomicU64,
     /// The connections that were to be forgotten.
     flushed: Mutex<Vec<Selection>>,
+    shows_fragments: AtomicBool,
 }
 
 impl Backend for FakeBackend {
@@ -60,6 +61,14 @@ impl Backend for FakeBackend {
 
     fn flush_connections(&self, which: &Selection) {
         self.flushed.lock().unwrap().push(which.clone());
+    }
+
+    fn shows_fragments(&self, _: BridgeId) -> bool {
+        self.shows_fragments.load(Ordering::SeqCst)
+    }
+
+    fn show_fragments(&self, _: BridgeId, show: bool) {
+        self.shows_fragments.store(show, Ordering::SeqCst);
     }
 
     fn port_stats(&self, _: BridgeId, port: PortNo) -> PortStats {
@@ -104,6 +113,7 @@ impl FakeSwitch {
             start: Instant::now(),
             ahead: AtomicU64::new(0),
             flushed: Mutex::default(),
+            shows_fragments: AtomicBool::default(),
         });
         let runtime = Runtime::new().unwrap();
         let server = {

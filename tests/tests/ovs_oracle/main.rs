@@ -65,6 +65,7 @@ fn play(world: &World, rules: &[Rule], frames: &[Sent], pace: Pace) -> Result<us
 
 fn stories(
     datapath: Datapath,
+    fragments: &str,
     pace: Pace,
     rule: impl Strategy<Value = Rule>,
     sent: impl Strategy<Value = Sent>,
@@ -81,7 +82,7 @@ fn stories(
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    let world = World::new(datapath)?;
+    let world = World::new(datapath, fragments)?;
     let arrived = Cell::new(0);
     let story = (prop::collection::vec(rule, 1..40), prop::collection::vec(sent, 1..60));
     let outcome = runner.run(&story, |(rules, frames)| {
@@ -99,22 +100,23 @@ fn stories(
     Ok(())
 }
 
-fn tables_and_actions(datapath: Datapath) -> Result<()> {
-    stories(datapath, Pace::Bursts, rules::rule(), frames::sent())
+fn tables_and_actions(datapath: Datapath, fragments: &str) -> Result<()> {
+    stories(datapath, fragments, Pace::Bursts, rules::rule(), frames::sent())
 }
 
+/// Behind `ct`, where a fragment's ports are seen here in any case, they are seen in Open vSwitch by `nx-match` alone.
 fn connections(datapath: Datapath) -> Result<()> {
-    stories(datapath, Pace::InOrder, tracking::rule(), tracking::sent())
+    stories(datapath, "nx-match", Pace::InOrder, tracking::rule(), tracking::sent())
 }
 
 #[test]
 fn like_open_vswitch_by_xdp() -> Result<()> {
-    tables_and_actions(Datapath::Xdp)
+    tables_and_actions(Datapath::Xdp, "normal")
 }
 
 #[test]
 fn like_open_vswitch_by_tc() -> Result<()> {
-    tables_and_actions(Datapath::Tc)
+    tables_and_actions(Datapath::Tc, "nx-match")
 }
 
 #[test]

@@ -53,7 +53,8 @@ pub type Arrivals = Vec<Vec<Vec<u8>>>;
 pub type Counted = (String, u64, u64);
 
 impl World {
-    pub fn new(datapath: Datapath) -> Result<Self> {
+    /// Both, with a way to treat fragments of `ovs-ofctl set-frags`.
+    pub fn new(datapath: Datapath, fragments: &str) -> Result<Self> {
         ensure!(ovs::is_there(), "ovs-vswitchd is not in PATH: `cargo xtask test` puts it there");
         let lab = Lab::new()?;
         let names = |letter: char| (1..=PORTS).map(|number| format!("{letter}{number}")).collect::<Vec<_>>();
@@ -69,10 +70,10 @@ impl World {
             lab.veth(port, &far(port), Some(&hosts))?;
         }
         let ovs = Ovs::start(&lab, Io::Packet, &theirs)?;
-        // The ports of first fragments, which it hides from flows unless told, as we do not.
-        ovs.run("ovs-ofctl", &["set-frags", ovs::BRIDGE, "nx-match"], "")?;
         let wires = theirs.iter().map(|port| hosts.open_wire(&far(port))).collect::<Result<_>>()?;
-        Ok(Self { ovs: (ovs, wires), switch, lab })
+        let world = Self { ovs: (ovs, wires), switch, lab };
+        world.both(&["set-frags", ovs::BRIDGE, fragments], "")?;
+        Ok(world)
     }
 
     /// Replaces all flows in both, by the same client.
