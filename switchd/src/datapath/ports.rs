@@ -272,10 +272,9 @@ impl Hooks for Ports {
     }
 
     fn show_fragments(&mut self, bridge: BridgeId, show: bool) {
-        if show {
-            self.showing.insert(bridge);
-        } else {
-            self.showing.remove(&bridge);
+        let changed = if show { self.showing.insert(bridge) } else { self.showing.remove(&bridge) };
+        if !changed {
+            return;
         }
         for ((of, number), attached) in &mut self.attached {
             if *of != bridge {
