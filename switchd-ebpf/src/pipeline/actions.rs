@@ -3,7 +3,7 @@
 use conntrack_core::nat::Range;
 
 use super::machine::{copy_key, disguise};
-use super::{MAX_DEPTH, MAX_RESUBMITS, Run, port, stage};
+use super::{MAX_DEPTH, MAX_FRAMES, MAX_RESUBMITS, Run, port, stage};
 use crate::conntrack::{self, Connections};
 use crate::drop_reason::DropReason;
 use crate::key::{HEADER_WORDS, WORDS};
@@ -92,11 +92,11 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
             op::NAT_HIGH => (self.machine.nat.min[0], self.machine.nat.max[0]) = (op.value, op.mask),
             op::DEC_TTL => self.decrement_ttl(),
             op::CLONE => {
-                let n = self.machine.n_clones as usize;
                 let machine = &mut *self.machine;
-                if let Some(kept) = machine.clones.get_mut(n) {
-                    copy_key(kept, &machine.key);
-                }
+                let Some(kept) = machine.clones.get_mut(machine.n_clones as usize) else {
+                    return self.give_up(DropReason::ResubmitLimit);
+                };
+                copy_key(kept, &machine.key);
                 machine.n_clones += 1;
             }
             op::UNCLONE => {
@@ -121,18 +121,22 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
         }
     }
 
+    /// Drops the packet as a whole, what was to be sent already too, as OVS does where actions are nested too deeply.
+    #[inline(always)]
+    fn give_up(&mut self, reason: DropReason) {
+        self.datapath.dropped(reason);
+        self.machine.effects.n_outputs = 0;
+        self.machine.reason = 0;
+        self.machine.done = 1;
+    }
+
     #[inline(always)]
     fn resubmit(&mut self, table: u32, port: u32) {
         let machine = &mut *self.machine;
-        if machine.depth as usize >= MAX_DEPTH || machine.resubmits >= MAX_RESUBMITS {
-            // OVS gives up on the whole packet as well.
-            self.datapath.dropped(DropReason::ResubmitLimit);
-            machine.effects.n_outputs = 0;
-            machine.reason = 0;
-            machine.done = 1;
-            return;
+        if (machine.depth - machine.base) as usize >= MAX_DEPTH || machine.resubmits >= MAX_RESUBMITS {
+            return self.give_up(DropReason::ResubmitLimit);
         }
-        machine.frames[(machine.depth as usize) & (MAX_DEPTH - 1)] = machine.pc;
+        machine.frames[machine.depth as usize & (MAX_FRAMES - 1)] = machine.pc;
         machine.depth += 1;
         machine.resubmits += 1;
         machine.stage = stage::LOOK_UP;

@@ -3,7 +3,7 @@
 use conntrack_core::ct_state;
 use conntrack_core::nat::Range;
 
-use super::{MAX_CLONES, MAX_COPIES, MAX_DEPTH, MAX_FORKS, MAX_OUTPUTS, stage};
+use super::{MAX_BRANCHES, MAX_CLONES, MAX_COPIES, MAX_FRAMES, MAX_OUTPUTS, stage};
 use crate::classify::Position;
 use crate::conntrack::{self, Last};
 use crate::key::{CT_STATE, HEADER_WORDS, Key, TP_DST, TP_SRC, WORDS};
@@ -37,18 +37,24 @@ pub struct Effects {
     pub copies: [Headers; MAX_COPIES],
 }
 
-/// A copy of the packet that goes on behind a `ct(table=N)`.
+/// What a branch of the run goes on with, when the copy that its `ct(table=N)` has made comes to its end.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Fork {
+pub struct Branch {
     /// Its key.
     pub key: Key,
-    /// The table it goes on in.
-    pub table: u32,
-    /// How often it has been through `ct(table=N)`.
+    /// Its next action.
+    pub pc: u32,
+    /// See [`Machine::base`].
+    pub base: u32,
+    /// See [`Machine::depth`].
+    pub depth: u32,
+    /// See [`Machine::n_clones`].
+    pub n_clones: u32,
+    /// See [`Machine::recirculations`].
     pub recirculations: u32,
-    /// What it knows from its last `ct`.
-    pub last: Last,
+    /// Zero: fills the word.
+    pub pad: u32,
 }
 
 /// What the next `ct` writes to its connection.
@@ -107,14 +113,14 @@ pub struct Machine {
     pub resubmits: u32,
     /// How often this branch has been through `ct(table=N)`.
     pub recirculations: u32,
-    /// Frames in use.
+    /// Frames in use: those below `base` are other branches', which wait.
     pub depth: u32,
+    /// See `depth`.
+    pub base: u32,
     /// Keys kept by clones.
     pub n_clones: u32,
-    /// Forks taken, and forks made: those in between wait, each in the place of its number modulo [`MAX_FORKS`].
-    pub next_fork: u32,
-    /// See `next_fork`.
-    pub n_forks: u32,
+    /// Branches that wait.
+    pub n_branches: u32,
     /// An output refers to the present headers: they must be kept before they change.
     pub headers_used: u32,
     /// Not 0: the headers may have changed since they were parsed.
@@ -145,11 +151,11 @@ pub struct Machine {
     pub last: Last,
 
     /// Where resubmits return to.
-    pub frames: [u32; MAX_DEPTH],
+    pub frames: [u32; MAX_FRAMES],
     /// Keys kept by clones.
     pub clones: [Key; MAX_CLONES],
-    /// Copies that wait to go on.
-    pub forks: [Fork; MAX_FORKS],
+    /// The branches that wait, the innermost last.
+    pub branches: [Branch; MAX_BRANCHES],
     /// What the run comes to.
     pub effects: Effects,
 }
@@ -171,9 +177,9 @@ impl Machine {
         self.resubmits = 0;
         self.recirculations = 0;
         self.depth = 0;
+        self.base = 0;
         self.n_clones = 0;
-        self.next_fork = 0;
-        self.n_forks = 0;
+        self.n_branches = 0;
         self.headers_used = 0;
         self.headers_changed = 0;
         self.done = 0;
@@ -241,32 +247,57 @@ impl Machine {
     /// Ends the present list of actions.
     #[inline(always)]
     pub(super) fn end_list(&mut self) {
-        if self.depth > 0 {
+        if self.depth > self.base {
             self.depth -= 1;
             self.stage = stage::ACT;
-            self.pc = self.frames[(self.depth as usize) & (MAX_DEPTH - 1)];
+            self.pc = self.frames[self.depth as usize & (MAX_FRAMES - 1)];
         } else {
             self.end_branch();
         }
     }
 
-    /// Ends the present branch: the next fork goes on, if there is one.
+    /// Has the present branch wait, and begins another one with the same key, which goes on in a table.
+    #[inline(always)]
+    pub(super) fn begin_branch(&mut self, table: u32) {
+        let branch = &mut self.branches[self.n_branches as usize & (MAX_BRANCHES - 1)];
+        copy_key(&mut branch.key, &self.key);
+        branch.pc = self.pc;
+        branch.base = self.base;
+        branch.depth = self.depth;
+        branch.n_clones = self.n_clones;
+        branch.recirculations = self.recirculations;
+        self.n_branches += 1;
+        self.base = self.depth;
+        self.recirculate(table);
+    }
+
+    /// Has the present branch go on in a table, behind `ct`.
+    #[inline(always)]
+    pub(super) fn recirculate(&mut self, table: u32) {
+        self.recirculations += 1;
+        self.table = table;
+        self.stage = stage::LOOK_UP;
+    }
+
+    /// Ends the present branch: the one that waits for it goes on, untracked.
     #[inline(always)]
     pub fn end_branch(&mut self) {
-        if self.next_fork >= self.n_forks {
+        if self.n_branches == 0 {
             self.done = 1;
             return;
         }
         self.before_headers_change();
-        let fork = &self.forks[(self.next_fork as usize) & (MAX_FORKS - 1)];
-        copy_key(&mut self.key, &fork.key);
-        self.stage = stage::LOOK_UP;
-        self.table = fork.table;
-        self.recirculations = fork.recirculations;
-        self.last = fork.last;
-        self.depth = 0;
-        self.n_clones = 0;
-        self.next_fork += 1;
+        self.n_branches -= 1;
+        let branch = &self.branches[self.n_branches as usize & (MAX_BRANCHES - 1)];
+        copy_key(&mut self.key, &branch.key);
+        conntrack::clear(&mut self.key);
+        self.stage = stage::ACT;
+        self.pc = branch.pc;
+        self.base = branch.base;
+        self.depth = branch.depth;
+        self.n_clones = branch.n_clones;
+        self.recirculations = branch.recirculations;
+        self.last.zone = 0;
     }
 }
 

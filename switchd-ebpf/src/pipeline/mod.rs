@@ -20,9 +20,7 @@ use crate::layout::op;
 use crate::packet::Packet;
 use crate::tables::Tables;
 
-pub use machine::{ConnectionWrite, Effects, Fork, Headers, Machine, Output, copy_headers};
-
-use machine::copy_key;
+pub use machine::{Branch, ConnectionWrite, Effects, Headers, Machine, Output, copy_headers};
 
 /// Nested resubmits, as OVS's MAX_DEPTH.
 pub const MAX_DEPTH: usize = 64;
@@ -32,10 +30,14 @@ pub const MAX_RESUBMITS: u32 = 4096;
 pub const MAX_RECIRCULATIONS: u32 = 6;
 /// Actions and look-ups of one packet.
 pub const MAX_STEPS: u32 = 16384;
-/// Copies waiting to go on behind a `ct(table=N)`. A power of two.
-pub const MAX_FORKS: usize = 32;
-/// Nested clones.
-pub const MAX_CLONES: usize = 4;
+/// Branches of a packet that wait for one another, of which each is a recirculation behind the last. A power of two.
+const MAX_BRANCHES: usize = 8;
+/// Where the resubmits of all of them return to. A power of two.
+const MAX_FRAMES: usize = 512;
+const _: () = assert!(MAX_RECIRCULATIONS as usize <= MAX_BRANCHES);
+const _: () = assert!((MAX_RECIRCULATIONS as usize + 1) * MAX_DEPTH <= MAX_FRAMES);
+/// Nested clones, over all branches.
+pub const MAX_CLONES: usize = 16;
 /// Outputs of one packet.
 pub const MAX_OUTPUTS: usize = 64;
 /// Differing copies of one packet.
@@ -247,45 +249,20 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
             conntrack::clear(&mut machine.key);
             return;
         }
-        let last = machine.depth == 0 && machine.track.flags & op::CT_LAST != 0;
+        let last = machine.depth == machine.base && machine.track.flags & op::CT_LAST != 0;
         if goes_on && !last {
-            self.fork();
-            conntrack::clear(&mut self.machine.key);
-            return;
+            machine.begin_branch(u32::from(machine.track.table));
+        } else if goes_on {
+            // Nothing is left to do for the original: it becomes the copy.
+            machine.recirculate(u32::from(machine.track.table));
         }
         if machine.track.translation.bits != 0 {
             machine.before_headers_change();
             conntrack::apply(&machine.track.translation, &mut machine.key);
         }
-        if goes_on {
-            // Nothing is left to do for the original: it becomes the copy.
-            machine.recirculations += 1;
-            machine.table = u32::from(machine.track.table);
-            machine.stage = stage::LOOK_UP;
-        } else {
+        if !goes_on {
             conntrack::clear(&mut machine.key);
         }
-    }
-
-    /// Makes the copy that goes on in the table of a `ct`. What follows the action sees neither its connection nor its
-    /// translation.
-    #[inline(always)]
-    fn fork(&mut self) {
-        let machine = &mut *self.machine;
-        if machine.n_forks - machine.next_fork >= MAX_FORKS as u32 {
-            self.datapath.dropped(DropReason::OutputLimit);
-            return;
-        }
-        let fork = &mut machine.forks[machine.n_forks as usize & (MAX_FORKS - 1)];
-        copy_key(&mut fork.key, &machine.key);
-        if machine.track.translation.bits != 0 {
-            conntrack::apply(&machine.track.translation, &mut fork.key);
-        }
-        fork.table = u32::from(machine.track.table);
-        fork.recirculations = machine.recirculations + 1;
-        fork.last = machine.last;
-        machine.n_forks += 1;
-        machine.last.zone = 0;
     }
 }
 

@@ -505,6 +505,38 @@ fn a_frame_of_a_device_that_is_no_port_is_dropped() {
 const CEILINGS: [(&str, u32); 3] = [("switch_xdp", 340_000), ("switch_tcx", 255_000), ("reap", 800)];
 
 #[test]
+fn clones_are_nested_so_deep_and_no_deeper() {
+    for (depth, ports) in [(16, &[2, 3][..]), (17, &[])] {
+        let clone = |table: u8| format!("clone(mod_nw_tos:{},resubmit(,{}))", 4 * table, table + 1);
+        let mut flows =
+            vec![format!("table=0,ip,actions={},3", clone(0)), format!("table={depth},actions=2")];
+        flows.extend((1..depth).map(|table| format!("table={table},ip,actions={}", clone(table))));
+        let twins = Twins::new(&flows.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(twins.leaves_by(1, &frames::udp(Ip::V4, 0, 1, b"")), ports, "{depth} deep");
+    }
+}
+
+/// As in OVS, where the copy recirculates at once.
+#[test]
+fn the_copy_of_a_ct_comes_before_the_actions_behind_it() {
+    let twins = Twins::new(&[
+        "table=0,priority=9,ip,actions=resubmit(,1),output:2",
+        "table=1,ip,actions=ct(table=2),ct(commit,exec(set_field:1->ct_mark)),output:3",
+        "table=2,ip,ct_state=+new,actions=ct(commit,exec(set_field:2->ct_mark),table=3),output:3",
+        "table=2,ip,ct_state=+est,actions=output:2",
+        "table=3,ip,ct_mark=2,actions=output:2",
+    ]);
+    let order = twins.leaves_by(1, &frames::udp(Ip::V4, 0, 1, b"first"));
+    assert_eq!(
+        order,
+        [2, 3, 3, 2],
+        "the copy of the copy, the copy, the packet's inner list and its outer one"
+    );
+    let marks: Vec<u32> = twins.connections().iter().map(|record| record.mark).collect();
+    assert_eq!(marks, [1], "the packet's own commit is the last");
+}
+
+#[test]
 fn the_verifier_needs_no_more_steps_than_allowed() {
     let switch = Switch::new(Sizes { flows: 16, connections: 16 }, 0);
     for (name, ceiling) in CEILINGS {
