@@ -49,6 +49,9 @@ fn play(world: &World, rules: &[Rule], frames: &[Sent], pace: Pace) -> Result<us
                 }
             }
         }
+        if differences.is_empty() && theirs != ours {
+            writeln!(differences, "port {port}: in another order")?;
+        }
     }
     let [theirs_counted, ours_counted] = world.counters()?;
     ensure!(theirs_counted.len() == ours_counted.len(), "{theirs_counted:#?}\n{ours_counted:#?}");
