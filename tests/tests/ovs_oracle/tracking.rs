@@ -44,14 +44,20 @@ const EXEC: &[&str] = &[
 const OTHERS: &[&str] =
     &["ct_clear", "load:1->NXM_NX_REG0[]", "load:5->NXM_NX_REG0[]", "move:NXM_NX_CT_MARK[]->NXM_NX_REG0[]"];
 
+const FORCED: &str = "commit,force";
+
 /// A `ct` whose packets go on in a later table, if in any.
+///
+/// What is forced has a zone of its own: in Open vSwitch's userspace datapath a packet keeps bits of `ct_state` that an
+/// earlier `ct` in the same zone has told it, and forced in its turn may be new and established at once.
 fn ct(table: u8) -> impl Strategy<Value = String> {
     let tables = (table + 1..TABLES).map(|next| format!("table={next}")).chain([String::new()]);
-    let commits = select(&["commit", "commit,force"][..]);
+    let commits = select(&["commit", FORCED][..]);
     let executes = prop::option::of((commits, select(EXEC)));
     let zone = select(&["", "zone=1", "zone=5", "zone=NXM_NX_REG0[0..15]"][..]);
     (executes, select(tables.collect::<Vec<_>>()), zone).prop_map(|(commit, table, zone)| {
         let (commit, exec) = commit.unwrap_or_default();
+        let zone = if commit == FORCED { "zone=9" } else { zone };
         let parts = [commit, &table, zone, exec].map(str::to_owned);
         format!("ct({})", parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(","))
     })
