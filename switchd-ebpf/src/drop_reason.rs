@@ -27,11 +27,11 @@ reasons! {
     Flow = "flow",
     /// `ct(table=N)` more often than allowed.
     RecirculationLimit = "recirculation_limit",
-    /// `resubmit` deeper, or more often, than allowed.
+    /// `resubmit` deeper, or more often, than allowed, or clones nested too deeply by way of it.
     ResubmitLimit = "resubmit_limit",
     /// More actions than allowed.
     ActionLimit = "action_limit",
-    /// More outputs, differing copies, or forks than allowed.
+    /// More outputs, or differing copies, than allowed.
     OutputLimit = "output_limit",
     /// An output to a port that the bridge does not have.
     NoSuchPort = "no_such_port",

@@ -94,7 +94,7 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
             op::CLONE => {
                 let machine = &mut *self.machine;
                 let Some(kept) = machine.clones.get_mut(machine.n_clones as usize) else {
-                    return self.give_up(DropReason::ResubmitLimit);
+                    return self.give_up();
                 };
                 copy_key(kept, &machine.key);
                 machine.n_clones += 1;
@@ -123,8 +123,8 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
 
     /// Drops the packet as a whole, what was to be sent already too, as OVS does where actions are nested too deeply.
     #[inline(always)]
-    fn give_up(&mut self, reason: DropReason) {
-        self.datapath.dropped(reason);
+    fn give_up(&mut self) {
+        self.datapath.dropped(DropReason::ResubmitLimit);
         self.machine.effects.n_outputs = 0;
         self.machine.reason = 0;
         self.machine.done = 1;
@@ -134,7 +134,7 @@ impl<P: Packet, D: Tables + Connections> Run<'_, P, D> {
     fn resubmit(&mut self, table: u32, port: u32) {
         let machine = &mut *self.machine;
         if (machine.depth - machine.base) as usize >= MAX_DEPTH || machine.resubmits >= MAX_RESUBMITS {
-            return self.give_up(DropReason::ResubmitLimit);
+            return self.give_up();
         }
         machine.frames[machine.depth as usize & (MAX_FRAMES - 1)] = machine.pc;
         machine.depth += 1;
