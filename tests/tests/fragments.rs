@@ -201,6 +201,14 @@ fn flows_see_the_ports_of_a_first_fragment_when_told() -> Result<()> {
     assert!(refused.stderr.contains(words), "{refused}");
     assert_eq!(world.send(1, &first)?, 2, "nothing has changed");
 
+    // Another bridge, with the number in the datapath that the first one had.
+    lab.ovs("vsctl", &["del-br", "br0", "--", "add-br", "br0", "--", "add-port", "br0", "p1"])?.ok()?;
+    lab.ovs("vsctl", &["add-port", "br0", "p2", "--", "add-port", "br0", "p3"])?.ok()?;
+    topology::replace_flows(lab, "br0", &flows)?;
+    assert_eq!(modes()?, ["normal\n"; 2]);
+    assert_eq!(world.send(1, &first)?, 3);
+    lab.ovs("ofctl", &["set-frags", "br0", "nx-match"])?.ok()?;
+    assert_eq!(world.send(1, &first)?, 2);
     lab.ovs("ofctl", &["set-frags", "br0", "normal"])?.ok()?;
     assert_eq!(world.send(1, &first)?, 3);
     Ok(())

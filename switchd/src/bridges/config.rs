@@ -8,6 +8,7 @@ use appctl::vsctl::{DatapathType, FailMode, Timeouts};
 use ofctl::port::PortNo;
 use serde::{Deserialize, Serialize};
 
+use crate::hooks::Hook;
 use crate::rules::BridgeId;
 
 /// How many bridges there can be.
@@ -168,6 +169,15 @@ impl BridgeConfig {
     #[must_use]
     pub fn id(&self) -> BridgeId {
         BridgeId(self.id)
+    }
+
+    /// The hook that its ports are to be served by.
+    #[must_use]
+    pub fn hook(&self) -> Hook {
+        match self.datapath_type {
+            DatapathType::Tc => Hook::Tcx,
+            DatapathType::Xdp | DatapathType::System | DatapathType::Netdev => Hook::Xdp,
+        }
     }
 
     /// Its OpenFlow datapath id: 16 zero bits, then its Ethernet address.

@@ -350,7 +350,7 @@ impl Bridge {
     ) {
         let system = &mut System { hooks, devices, bridge: self.info.id };
         self.ports.retain_mut(|port| {
-            let stays = port.datapath_type == wanted.datapath_type
+            let stays = port.wanted == wanted.hook()
                 && wanted.port(&port.name).is_some_and(|wanted| wanted.ofport == Some(port.ofport.0));
             if !stays {
                 track(port, self.info.id, changes, |port| port.close(system));
@@ -374,7 +374,7 @@ impl Bridge {
             if self.ports.iter().any(|port| port.name == config.name) {
                 continue;
             }
-            let mut port = Port::new(&config.name, ofport, wanted.datapath_type);
+            let mut port = Port::new(&config.name, ofport, wanted.hook());
             track(&mut port, self.info.id, changes, |port| port.reconcile(system));
             self.ports.push(port);
         }

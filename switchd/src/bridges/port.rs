@@ -1,6 +1,5 @@
 //! One port of a bridge: attaching its device to the datapath, and keeping up with the device.
 
-use appctl::vsctl::DatapathType;
 use ofctl::port::PortNo;
 
 use crate::hooks::{Hook, HookError, Hooks};
@@ -34,7 +33,8 @@ pub struct PortInfo {
 pub(super) struct Port {
     pub(super) name: String,
     pub(super) ofport: PortNo,
-    pub(super) datapath_type: DatapathType,
+    /// The hook that the bridge is for.
+    pub(super) wanted: Hook,
     state: State,
 }
 
@@ -65,9 +65,9 @@ pub(super) struct System<'a, H, D> {
 
 impl Port {
     /// A port whose device has not been looked for.
-    pub(super) fn new(name: &str, ofport: PortNo, datapath_type: DatapathType) -> Self {
+    pub(super) fn new(name: &str, ofport: PortNo, wanted: Hook) -> Self {
         let error = no_device(name);
-        Self { name: name.to_owned(), ofport, datapath_type, state: State::Down { error, refused: None } }
+        Self { name: name.to_owned(), ofport, wanted, state: State::Down { error, refused: None } }
     }
 
     /// Why the port does not work.
@@ -153,9 +153,9 @@ impl Port {
     }
 
     fn attach<H: Hooks, D: Devices>(&mut self, link: Link, system: &mut System<'_, H, D>) {
-        let result = match self.datapath_type {
-            DatapathType::Tc => self.attach_tcx(&link, None, system),
-            DatapathType::Xdp | DatapathType::System | DatapathType::Netdev => self.attach_xdp(&link, system),
+        let result = match self.wanted {
+            Hook::Xdp => self.attach_xdp(&link, system),
+            Hook::Tcx => self.attach_tcx(&link, None, system),
         };
         self.state = match result {
             Ok((hook, note, prepared)) => {

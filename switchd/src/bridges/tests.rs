@@ -536,6 +536,15 @@ fn a_bridge_in_tc_mode_leaves_peers_alone() {
 }
 
 #[test]
+fn a_type_that_is_served_alike_leaves_ports_as_they_are() {
+    let mut bench = Bench::with_two_ports("alike");
+    for kind in [DatapathType::Netdev, DatapathType::System, DatapathType::Xdp] {
+        bench.run(&[set_bridge(&[BridgeSetting::DatapathType(kind)])]);
+        assert_eq!(bench.world.log(), Vec::<String>::new(), "{kind}");
+    }
+}
+
+#[test]
 fn a_port_with_a_new_number_is_attached_anew() {
     let mut bench = Bench::with_two_ports("renumbered");
     bench.run(&[request("a", 5)]);
