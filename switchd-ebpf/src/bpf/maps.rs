@@ -1,6 +1,6 @@
 //! The maps, and the pipeline's view of them.
 //!
-//! Those with `MMAPABLE` are memory shared with the daemon, and begin at a cache line. Sizes given as 1 are set when the
+//! What lies in [`Memory`] is memory shared with the daemon, and begins at a page. Sizes given as 1 are set when the
 //! maps are made.
 
 use core::ffi::c_void;
@@ -17,114 +17,143 @@ use switchd_ebpf::atomic;
 use switchd_ebpf::conntrack::Connections;
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::layout::{
-    self, BUCKETS_PER_LINE, Buckets, Config, DEFERRED as DEFERRED_SLOTS, Datagram, Deferred, EVENTS_SIZE,
-    Entry, Event, Expectation, Help, MAX_BRIDGES, MAX_DATAGRAMS, MAX_HELPED, MAX_POLICIES, MAX_PORTS, MacKey,
+    self, Config, Constants, DEFERRED as DEFERRED_SLOTS, Datagram, Deferred, EVENTS_SIZE, Entry, Event,
+    Expectation, HOOKS, Help, MAX_BRIDGES, MAX_DATAGRAMS, MAX_HELPED, MAX_POLICIES, MAX_PORTS, MacKey,
     MacSeen, NEAR_DEVICES, NEAR_NUMBERS, Node, Op, Port, PortCounter, PortList, REAP_BATCH, Reap, Record,
     RuleCounter, TABLES, TableCounter, Tuple, TupleBucket, Zone, far_device, far_number, port_flags,
 };
 use switchd_ebpf::pipeline::{Body, Machine};
 use switchd_ebpf::tables::Tables;
 
-const MMAPABLE: u32 = BPF_F_MMAPABLE;
+use super::memory::{Memory, PerCpu};
+
 const NO_PREALLOC: u32 = BPF_F_NO_PREALLOC;
 
+/// Written by the daemon before it loads the programs.
+#[unsafe(no_mangle)]
+static CONSTANTS: Constants = Constants::NONE;
+
+/// One of [`CONSTANTS`].
+macro_rules! constant {
+    ($field:ident) => {
+        // SAFETY: a field of a static; the compiler must not take it for what it is in the object.
+        unsafe { (&raw const CONSTANTS.$field).read_volatile() }
+    };
+}
+
+macro_rules! memory {
+    ($($(#[$attribute:meta])* $name:ident: $type:ty;)+) => {
+        $(
+            $(#[$attribute])*
+            #[unsafe(link_section = concat!(".bss.", stringify!($name)))]
+            static $name: $type = <$type>::new();
+        )+
+    };
+}
+
+memory! {
+    CONFIG: Memory<Config>;
+    TIMEOUTS: Memory<Timeouts>;
+    ZONES: Memory<Zone>;
+    /// Two for each CPU, one for each hook.
+    MACHINES: PerCpu<Machine>;
+
+    HEADS: Memory<u32>;
+    NODES: Memory<Node>;
+    BUCKETS: Memory<u32>;
+    ENTRIES: Memory<Entry>;
+    OPS: Memory<Op>;
+    TABLE_COUNTERS: PerCpu<TableCounter>;
+    DROPS: PerCpu<u64>;
+
+    NEAR_PORTS_BY_DEVICE: Memory<Port>;
+    NEAR_PORTS_BY_NUMBER: Memory<Port>;
+    PORT_COUNTERS: PerCpu<PortCounter>;
+
+    TUPLES: Memory<TupleBucket>;
+    RECORDS: Memory<Record>;
+    REAP: Memory<Reap>;
+}
+
+/// A stretch for each CPU. With many CPUs this becomes larger than what the verifier lets a program address.
 #[map]
-pub static CONFIG: Array<Config> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-pub static TIMEOUTS: Array<Timeouts> = Array::with_max_entries(MAX_POLICIES, MMAPABLE);
-#[map]
-pub static ZONES: Array<Zone> = Array::with_max_entries(layout::ZONES, MMAPABLE);
-#[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_SIZE, 0);
-#[map]
-pub static MACHINES: PerCpuArray<Machine> = PerCpuArray::with_max_entries(2, 0);
+static RULE_COUNTERS: Array<RuleCounter> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
-pub static HEADS: Array<u32> = Array::with_max_entries(MAX_BRIDGES * TABLES, MMAPABLE);
-#[map]
-pub static NODES: Array<Node> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-pub static BUCKETS: Array<Buckets> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-pub static ENTRIES: Array<Entry> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-pub static OPS: Array<Op> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-pub static RULE_COUNTERS: Array<RuleCounter> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-pub static TABLE_COUNTERS: PerCpuArray<TableCounter> = PerCpuArray::with_max_entries(MAX_BRIDGES * TABLES, 0);
-
-#[map]
-pub static NEAR_PORTS_BY_DEVICE: Array<Port> = Array::with_max_entries(NEAR_DEVICES, 0);
-#[map]
-pub static NEAR_PORTS_BY_NUMBER: Array<Port> = Array::with_max_entries(MAX_BRIDGES * NEAR_NUMBERS, 0);
-#[map]
-pub static FAR_PORTS: HashMap<u64, Port> = HashMap::with_max_entries(2 * MAX_PORTS, NO_PREALLOC);
+static FAR_PORTS: HashMap<u64, Port> = HashMap::with_max_entries(2 * MAX_PORTS, NO_PREALLOC);
 #[map]
 pub static PORT_LISTS: HashMap<u32, PortList> = HashMap::with_max_entries(MAX_BRIDGES, NO_PREALLOC);
 #[map]
-pub static PORT_COUNTERS: PerCpuArray<PortCounter> = PerCpuArray::with_max_entries(MAX_PORTS, 0);
-#[map]
 pub static DEVICES: DevMap = DevMap::with_max_entries(MAX_PORTS, 0);
 #[map]
-pub static MACS: LruHashMap<MacKey, MacSeen> = LruHashMap::with_max_entries(16384, 0);
-#[map]
-pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::ALL.len() as u32, 0);
+static MACS: LruHashMap<MacKey, MacSeen> = LruHashMap::with_max_entries(16384, 0);
 #[map]
 pub static DEFERRED: Array<Deferred> = Array::with_max_entries(DEFERRED_SLOTS, 0);
 
 #[map]
-pub static TUPLES: Array<TupleBucket> = Array::with_max_entries(1, MMAPABLE);
+static FREE_RECORDS: Queue<u32> = Queue::with_max_entries(1, 0);
 #[map]
-pub static RECORDS: Array<Record> = Array::with_max_entries(1, MMAPABLE);
+static DATAGRAMS: LruHashMap<Tuple, Datagram> = LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
 #[map]
-pub static FREE_RECORDS: Queue<u32> = Queue::with_max_entries(1, 0);
+static NEW_DATAGRAM: PerCpuArray<Datagram> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-pub static DATAGRAMS: LruHashMap<Tuple, Datagram> = LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
+static HELPS: HashMap<u64, Help> = HashMap::with_max_entries(MAX_HELPED, NO_PREALLOC);
 #[map]
-pub static NEW_DATAGRAM: PerCpuArray<Datagram> = PerCpuArray::with_max_entries(1, 0);
+static NO_HELP: Array<Help> = Array::with_max_entries(1, 0);
 #[map]
-pub static HELPS: HashMap<u64, Help> = HashMap::with_max_entries(MAX_HELPED, NO_PREALLOC);
+static EXPECTATIONS: HashMap<Tuple, Expectation> = HashMap::with_max_entries(MAX_HELPED, NO_PREALLOC);
 #[map]
-pub static NO_HELP: Array<Help> = Array::with_max_entries(1, 0);
-#[map]
-pub static EXPECTATIONS: HashMap<Tuple, Expectation> = HashMap::with_max_entries(MAX_HELPED, NO_PREALLOC);
-#[map]
-pub static REAP: Array<Reap> = Array::with_max_entries(REAP_BATCH, MMAPABLE);
+static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_SIZE, 0);
+
+/// The hooks, each of which has a machine of its own on each CPU.
+#[derive(Clone, Copy)]
+pub enum Hook {
+    Xdp,
+    Tcx,
+}
 
 /// The maps, as the pipeline sees them.
 pub struct Maps {
-    config: &'static Config,
     cpu: u32,
 }
 
 impl Maps {
-    /// None never happens: the verifier wants it said.
     #[inline(always)]
-    pub fn open() -> Option<Self> {
+    pub fn open() -> Self {
         // SAFETY: the helper has no preconditions.
-        let cpu = unsafe { bpf_get_smp_processor_id() };
-        Some(Self { config: CONFIG.get(0)?, cpu })
+        Self { cpu: unsafe { bpf_get_smp_processor_id() } }
+    }
+
+    /// This CPU's machine of a hook. None never happens: the verifier wants it said.
+    #[inline(always)]
+    pub fn machine(&self, hook: Hook) -> Option<NonNull<Machine>> {
+        MACHINES.at(self.cpu, hook as u32, HOOKS, constant!(cpus))
     }
 
     /// The version of the flow tables that a packet sees from now on.
     #[inline(always)]
     pub fn version(&self) -> u64 {
         // SAFETY: the daemon writes the word atomically.
-        unsafe { atomic::load(&raw const self.config.version) }
+        unsafe { atomic::load(&raw const (*CONFIG.first().as_ptr()).version) }
     }
 
     /// Whether frames in several pieces cannot be redirected.
     #[inline(always)]
     pub fn one_piece_only(&self) -> bool {
-        self.config.one_piece_only != 0
+        constant!(one_piece_only) != 0
+    }
+
+    /// An entry of the reaper's list.
+    #[inline(always)]
+    pub fn to_reap(&self, index: u32) -> Option<NonNull<Reap>> {
+        REAP.at(index, REAP_BATCH)
     }
 
     /// The port of a device.
     #[inline(always)]
     pub fn port_of_device(&self, ifindex: u32) -> Option<&Port> {
         let port = if ifindex < NEAR_DEVICES {
-            NEAR_PORTS_BY_DEVICE.get(ifindex)
+            near_port(&NEAR_PORTS_BY_DEVICE, ifindex, NEAR_DEVICES)
         } else {
             far_port(far_device(ifindex))
         };
@@ -135,7 +164,11 @@ impl Maps {
     #[inline(always)]
     pub fn port(&self, bridge: u32, number: u16) -> Option<&Port> {
         let port = if u32::from(number) < NEAR_NUMBERS {
-            NEAR_PORTS_BY_NUMBER.get(bridge * NEAR_NUMBERS + u32::from(number))
+            near_port(
+                &NEAR_PORTS_BY_NUMBER,
+                bridge * NEAR_NUMBERS + u32::from(number),
+                MAX_BRIDGES * NEAR_NUMBERS,
+            )
         } else {
             far_port(far_number(bridge, number))
         };
@@ -146,13 +179,14 @@ impl Maps {
     #[inline(always)]
     pub fn next_deferred(&self) -> u64 {
         // SAFETY: the word is valid, and everyone accesses it atomically.
-        unsafe { atomic::fetch_add((&raw const self.config.deferred).cast_mut(), 1) }
+        unsafe { atomic::fetch_add(&raw mut (*CONFIG.first().as_ptr()).deferred, 1) }
     }
 
     #[inline(always)]
     pub fn received(&self, port: &Port, bytes: u32) {
-        if let Some(counter) = PORT_COUNTERS.get_ptr_mut(port.slot) {
-            // SAFETY: the element is this CPU's alone.
+        if let Some(counter) = PORT_COUNTERS.at(self.cpu, port.slot, MAX_PORTS, constant!(cpus)) {
+            let counter = counter.as_ptr();
+            // SAFETY: the element is this CPU's alone to write.
             unsafe {
                 (*counter).rx_packets += 1;
                 (*counter).rx_bytes += u64::from(bytes);
@@ -162,8 +196,9 @@ impl Maps {
 
     #[inline(always)]
     pub fn sent(&self, port: &Port, bytes: u32, accepted: bool) {
-        if let Some(counter) = PORT_COUNTERS.get_ptr_mut(port.slot) {
-            // SAFETY: the element is this CPU's alone.
+        if let Some(counter) = PORT_COUNTERS.at(self.cpu, port.slot, MAX_PORTS, constant!(cpus)) {
+            let counter = counter.as_ptr();
+            // SAFETY: the element is this CPU's alone to write.
             unsafe {
                 if accepted {
                     (*counter).tx_packets += 1;
@@ -177,41 +212,63 @@ impl Maps {
 }
 
 #[inline(always)]
+fn near_port(ports: &'static Memory<Port>, index: u32, len: u32) -> Option<&'static Port> {
+    // SAFETY: the daemon writes words whole; see `Port` for what a packet may see of a change.
+    unsafe { ports.get(index, len) }
+}
+
+#[inline(always)]
 fn far_port<'a>(key: u64) -> Option<&'a Port> {
     // SAFETY: values are replaced as a whole, and freed only after the program has run.
     unsafe { FAR_PORTS.get(key) }
 }
 
+/// Reads a word that the daemon may change at any time.
+#[inline(always)]
+fn read(word: NonNull<u32>) -> u32 {
+    // SAFETY: the word is valid, and written whole.
+    unsafe { word.as_ptr().read_volatile() }
+}
+
 impl Tables for Maps {
     #[inline(always)]
     fn head(&self, bridge: u32, table: u32) -> u32 {
-        HEADS.get(bridge * TABLES + table).copied().unwrap_or(0)
+        HEADS.at(bridge * TABLES + table, MAX_BRIDGES * TABLES).map_or(0, read)
     }
 
     #[inline(always)]
     fn node(&self, node: u32) -> Option<&Node> {
-        NODES.get(node)
+        let nodes = constant!(nodes);
+        // SAFETY: a node is written before a list holds it; what changes later is read by words.
+        unsafe { NODES.get(node, nodes) }
     }
 
     #[inline(always)]
     fn bucket(&self, hash: u32) -> u32 {
-        let bucket = hash & self.config.bucket_mask;
-        BUCKETS.get(bucket / BUCKETS_PER_LINE).map_or(0, |line| line[(bucket % BUCKETS_PER_LINE) as usize])
+        let buckets = constant!(buckets);
+        BUCKETS.at(hash & buckets.wrapping_sub(1), buckets).map_or(0, read)
     }
 
     #[inline(always)]
     fn entry(&self, entry: u32) -> Option<&Entry> {
-        if entry == 0 { None } else { ENTRIES.get(entry) }
+        if entry == 0 {
+            return None;
+        }
+        let entries = constant!(entries);
+        // SAFETY: an entry is written before a bucket holds it; what changes later is read by words.
+        unsafe { ENTRIES.get(entry, entries) }
     }
 
     #[inline(always)]
     fn op(&self, pc: u32) -> Option<&Op> {
-        OPS.get(pc)
+        let ops = constant!(ops);
+        // SAFETY: an action is written before an entry refers to it.
+        unsafe { OPS.get(pc, ops) }
     }
 
     #[inline(always)]
     fn hit(&self, rule: u32, bytes: u32, now: u64) {
-        let index = self.cpu.wrapping_mul(self.config.max_rules).wrapping_add(rule);
+        let index = self.cpu.wrapping_mul(constant!(rules)).wrapping_add(rule);
         if let Some(counter) = RULE_COUNTERS.get_ptr_mut(index) {
             // SAFETY: the element is this CPU's alone to write.
             unsafe {
@@ -224,8 +281,10 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn looked_up(&self, bridge: u32, table: u32, hit: bool) {
-        if let Some(counter) = TABLE_COUNTERS.get_ptr_mut(bridge * TABLES + table) {
-            // SAFETY: the element is this CPU's alone.
+        let (table, tables) = (bridge * TABLES + table, MAX_BRIDGES * TABLES);
+        if let Some(counter) = TABLE_COUNTERS.at(self.cpu, table, tables, constant!(cpus)) {
+            let counter = counter.as_ptr();
+            // SAFETY: the element is this CPU's alone to write.
             unsafe {
                 (*counter).lookups += 1;
                 (*counter).matched += u64::from(hit);
@@ -235,9 +294,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn dropped_by_number(&self, reason: u32) {
-        if let Some(counter) = DROPS.get_ptr_mut(reason) {
-            // SAFETY: the element is this CPU's alone.
-            unsafe { *counter += 1 };
+        const REASONS: u32 = DropReason::ALL.len() as u32;
+        if reason < REASONS
+            && let Some(counter) = DROPS.at(self.cpu, reason, REASONS, constant!(cpus))
+        {
+            // SAFETY: the element is this CPU's alone to write.
+            unsafe { *counter.as_ptr() += 1 };
         }
     }
 
@@ -267,12 +329,12 @@ impl Tables for Maps {
 impl Connections for Maps {
     #[inline(always)]
     fn tuple_bucket(&self, number: u32) -> Option<NonNull<TupleBucket>> {
-        TUPLES.get_ptr_mut(number).and_then(NonNull::new)
+        TUPLES.at(number, constant!(tuples))
     }
 
     #[inline(always)]
     fn record(&self, number: u32) -> Option<NonNull<Record>> {
-        RECORDS.get_ptr_mut(number).and_then(NonNull::new)
+        RECORDS.at(number, constant!(records))
     }
 
     #[inline(always)]
@@ -288,12 +350,12 @@ impl Connections for Maps {
 
     #[inline(always)]
     fn config(&self) -> NonNull<Config> {
-        NonNull::from(self.config)
+        CONFIG.first()
     }
 
     #[inline(always)]
     fn zone(&self, zone: u16) -> Option<NonNull<Zone>> {
-        ZONES.get_ptr_mut(u32::from(zone)).and_then(NonNull::new)
+        ZONES.at(u32::from(zone), layout::ZONES)
     }
 
     #[inline(always)]
@@ -356,7 +418,8 @@ impl Connections for Maps {
 
     #[inline(always)]
     fn timeouts(&self, policy: u16) -> Option<&Timeouts> {
-        TIMEOUTS.get(u32::from(policy))
+        // SAFETY: a policy does not change while something refers to it.
+        unsafe { TIMEOUTS.get(u32::from(policy), MAX_POLICIES) }
     }
 
     #[inline(always)]
@@ -368,14 +431,14 @@ impl Connections for Maps {
     #[inline(always)]
     fn listened_to(&self) -> bool {
         // SAFETY: the configuration is valid while the program runs; the daemon writes the word whole.
-        unsafe { (&raw const self.config.events).read_volatile() != 0 }
+        unsafe { (&raw const (*CONFIG.first().as_ptr()).events).read_volatile() != 0 }
     }
 
     #[inline(never)]
     fn tell(&self, kind: u32, number: u32, now: u64, record: &Record) {
         let Some(mut event) = EVENTS.reserve::<Event>(0) else {
             // SAFETY: the word is valid, and everyone accesses it atomically.
-            unsafe { atomic::fetch_add((&raw const self.config.events_lost).cast_mut(), 1) };
+            unsafe { atomic::fetch_add(&raw mut (*CONFIG.first().as_ptr()).events_lost, 1) };
             return;
         };
         // Field by field: the whole would not fit on the stack.

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod maps;
+mod memory;
 pub mod reap;
 pub mod tc;
 pub mod xdp;

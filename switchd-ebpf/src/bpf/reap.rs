@@ -11,21 +11,21 @@ use switchd_ebpf::conntrack::{self, Connections as _, End};
 use switchd_ebpf::layout::REAP_BATCH;
 use switchd_ebpf::tables::Tables as _;
 
-use super::maps::{Maps, REAP};
+use super::maps::Maps;
 
 /// Goes through the list, up to the first entry without a life.
 #[inline(always)]
 pub fn run() {
-    let Some(maps) = Maps::open() else { return };
+    let maps = Maps::open();
     maps.repeat(REAP_BATCH, reap_one, (&raw const maps).cast_mut().cast());
 }
 
 extern "C" fn reap_one(index: u64, maps: *mut c_void) -> i64 {
     // SAFETY: `run` passes its own, which lives for as long as the loop runs.
     let maps = unsafe { &*maps.cast::<Maps>() };
-    let Some(wanted) = REAP.get_ptr_mut(index as u32) else { return 1 };
+    let Some(wanted) = maps.to_reap(index as u32) else { return 1 };
     // SAFETY: the daemon does not touch the list while the program runs.
-    let wanted = unsafe { &mut *wanted };
+    let wanted = unsafe { &mut *wanted.as_ptr() };
     if wanted.life == 0 {
         return 1;
     }

@@ -21,21 +21,21 @@ use switchd_ebpf::rewrite::{rewrite, same};
 use switchd_ebpf::tables::Tables;
 
 use super::bytes::{self, define_sum};
-use super::maps::{DEFERRED, MACHINES, Maps, PORT_LISTS};
+use super::maps::{DEFERRED, Hook, Maps, PORT_LISTS};
 
 /// Runs a frame through the pipeline, or finishes what XDP began, and returns the tc action.
 #[inline(always)]
 pub fn process(skb: *mut __sk_buff) -> i32 {
-    let Some(maps) = Maps::open() else { return TC_ACT_SHOT };
+    let maps = Maps::open();
     // SAFETY: the context is the program's own.
     let ifindex = unsafe { (*skb).ifindex };
     let Some(entry) = maps.port_of_device(ifindex) else {
         maps.dropped(DropReason::NotAPort);
         return TC_ACT_SHOT;
     };
-    let Some(machine) = MACHINES.get_ptr_mut(1) else { return TC_ACT_SHOT };
-    // SAFETY: this CPU's element 1 is used by tcx at ingress alone, which does not nest.
-    let machine = unsafe { &mut *machine };
+    let Some(machine) = maps.machine(Hook::Tcx) else { return TC_ACT_SHOT };
+    // SAFETY: this machine is used by tcx at ingress alone, which does not nest.
+    let machine = unsafe { &mut *machine.as_ptr() };
     let packet = TcPacket { skb };
     tc_parse(skb, u32::from(entry.number));
     let len = packet.wire_length();
@@ -184,9 +184,10 @@ fn send_last(sending: &mut Sending<'_>, number: u16) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tc_parse(skb: *mut __sk_buff, in_port: u32) -> u32 {
-    let Some(machine) = MACHINES.get_ptr_mut(1) else { return 0 };
+    let maps = Maps::open();
+    let Some(machine) = maps.machine(Hook::Tcx) else { return 0 };
     // SAFETY: the caller is this CPU's tcx program, which holds no other reference across the call.
-    let machine = unsafe { &mut *machine };
+    let machine = unsafe { &mut *machine.as_ptr() };
     machine.key.words = [0; WORDS];
     parse(&TcPacket { skb }, in_port as u16, &mut machine.key, &mut machine.layout);
     1
@@ -196,10 +197,10 @@ pub extern "C" fn tc_parse(skb: *mut __sk_buff, in_port: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tc_rewrite(skb: *mut __sk_buff) -> u32 {
-    let Some(machine) = MACHINES.get_ptr_mut(1) else { return 0 };
+    let maps = Maps::open();
+    let Some(machine) = maps.machine(Hook::Tcx) else { return 0 };
     // SAFETY: as in `tc_parse`.
-    let machine = unsafe { &*machine };
-    let Some(maps) = Maps::open() else { return 0 };
+    let machine = unsafe { machine.as_ref() };
     u32::from(rewrite(&maps, &mut TcPacket { skb }, &machine.layout, &machine.wire, &machine.target))
 }
 

@@ -17,7 +17,7 @@ use switchd_ebpf::rewrite::{rewrite, same};
 use switchd_ebpf::tables::Tables as _;
 
 use super::bytes::{self, define_sum};
-use super::maps::{DEFERRED, DEVICES, MACHINES, Maps};
+use super::maps::{DEFERRED, DEVICES, Hook, Maps};
 
 /// What becomes of a frame.
 pub enum Verdict {
@@ -32,14 +32,14 @@ pub enum Verdict {
 /// Runs a frame through the pipeline.
 #[inline(always)]
 pub fn process(ctx: &XdpContext) -> Verdict {
-    let Some(maps) = Maps::open() else { return Verdict::Drop };
+    let maps = Maps::open();
     let Some(entry) = maps.port_of_device(ctx.ingress_ifindex() as u32) else {
         maps.dropped(DropReason::NotAPort);
         return Verdict::Drop;
     };
-    let Some(machine) = MACHINES.get_ptr_mut(0) else { return Verdict::Drop };
-    // SAFETY: this CPU's element 0 is used by XDP alone, which does not nest.
-    let machine = unsafe { &mut *machine };
+    let Some(machine) = maps.machine(Hook::Xdp) else { return Verdict::Drop };
+    // SAFETY: this machine is used by XDP alone, which does not nest.
+    let machine = unsafe { &mut *machine.as_ptr() };
     let packet = XdpPacket { ctx: XdpContext::new(ctx.ctx) };
     xdp_parse(ctx.ctx, u32::from(entry.number));
     if machine.layout.partial != 0 {
@@ -145,9 +145,10 @@ pub fn action(verdict: Verdict) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn xdp_parse(ctx: *mut xdp_md, in_port: u32) -> u32 {
-    let Some(machine) = MACHINES.get_ptr_mut(0) else { return 0 };
+    let maps = Maps::open();
+    let Some(machine) = maps.machine(Hook::Xdp) else { return 0 };
     // SAFETY: the caller is this CPU's XDP program, which holds no other reference across the call.
-    let machine = unsafe { &mut *machine };
+    let machine = unsafe { &mut *machine.as_ptr() };
     machine.key.words = [0; WORDS];
     let packet = XdpPacket { ctx: XdpContext::new(ctx) };
     parse(&packet, in_port as u16, &mut machine.key, &mut machine.layout);
@@ -158,9 +159,10 @@ pub extern "C" fn xdp_parse(ctx: *mut xdp_md, in_port: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn xdp_rewrite(ctx: *mut xdp_md) -> u32 {
-    let Some(machine) = MACHINES.get_ptr_mut(0) else { return 0 };
+    let maps = Maps::open();
+    let Some(machine) = maps.machine(Hook::Xdp) else { return 0 };
     // SAFETY: as in `xdp_parse`.
-    let machine = unsafe { &mut *machine };
+    let machine = unsafe { &mut *machine.as_ptr() };
     // Either the first that were kept, or the present ones.
     let headers =
         if machine.effects.n_copies == 0 { machine.key.headers() } else { &machine.effects.copies[0] };
@@ -169,7 +171,6 @@ pub extern "C" fn xdp_rewrite(ctx: *mut xdp_md) -> u32 {
     }
     copy_headers(&mut machine.target, headers);
     let mut packet = XdpPacket { ctx: XdpContext::new(ctx) };
-    let Some(maps) = Maps::open() else { return 0 };
     u32::from(rewrite(&maps, &mut packet, &machine.layout, &machine.wire, &machine.target))
 }
 

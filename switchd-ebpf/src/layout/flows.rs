@@ -53,12 +53,6 @@ impl Node {
 /// subtable's width says. The last three are zero: they fill the last line of the widest entry.
 pub type Probe = [u64; WORDS + 4];
 
-/// Buckets in a line of them.
-pub const BUCKETS_PER_LINE: u32 = 16;
-/// A line of buckets: of each the number of its first [`Entry`], or 0. Changed by atomic stores. By lines, because an
-/// element of an array map takes eight bytes at least.
-pub type Buckets = [u32; BUCKETS_PER_LINE as usize];
-
 /// What a classifier entry says about a masked key.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -19,10 +19,51 @@ pub use flows::*;
 pub const MAX_BRIDGES: u32 = 64;
 /// Ports of all bridges together.
 pub const MAX_PORTS: u32 = 1024;
+/// Hooks that a packet may come in by: XDP and tcx.
+pub const HOOKS: u32 = 2;
 /// OpenFlow tables of a bridge, 0 to 253; the index of a bridge's table is `bridge * TABLES + table`.
 pub const TABLES: u32 = 256;
 /// Ports that one bridge can flood to.
 pub const MAX_BRIDGE_PORTS: usize = 254;
+
+/// What the programs are told before they are loaded: to them, and to the verifier, constants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Constants {
+    /// CPUs that there may be.
+    pub cpus: u32,
+    /// Nodes of the flow tables.
+    pub nodes: u32,
+    /// Buckets of their entries, a power of two.
+    pub buckets: u32,
+    /// Lines of their entries.
+    pub entries: u32,
+    /// Actions.
+    pub ops: u32,
+    /// Rules: the stretch of each CPU's counters.
+    pub rules: u32,
+    /// Buckets of tuples.
+    pub tuples: u32,
+    /// Records of connections.
+    pub records: u32,
+    /// Not 0: the kernel redirects no XDP frames that are in several pieces (before Linux 6.3).
+    pub one_piece_only: u32,
+}
+
+impl Constants {
+    /// What the object has until they are written.
+    pub const NONE: Self = Self {
+        cpus: 0,
+        nodes: 0,
+        buckets: 0,
+        entries: 0,
+        ops: 0,
+        rules: 0,
+        tuples: 0,
+        records: 0,
+        one_piece_only: 0,
+    };
+}
 
 /// Values that the daemon sets and the datapath reads on every packet. One element, in shared memory.
 #[repr(C)]
@@ -31,26 +72,20 @@ pub struct Config {
     /// The version of the flow tables that packets see. Written last in a change: until then packets see none
     /// of it, afterwards all of it.
     pub version: u64,
-    /// Rules that there is room for: the stride of the per-CPU counters.
-    pub max_rules: u32,
     /// Records of connections that there are.
     pub records: u32,
     /// Connections that may be alive at once, at most [`Config::records`].
     pub max_connections: u32,
     /// Connections that a zone without a limit of its own may have; 0: as many as there is room for.
     pub default_limit: u32,
+    /// Not 0: somebody listens to [`Event`]s.
+    pub events: u32,
     /// Keys the hash that chooses translated addresses and ports; random, so that nobody can foresee it.
     pub nat_salt: u64,
     /// How tuples are hashed.
     pub tuple_hash: TupleHash,
-    /// The number of buckets of the flow tables' entries, a power of two, less one.
-    pub bucket_mask: u32,
-    /// Not 0: somebody listens to [`Event`]s.
-    pub events: u32,
-    /// Not 0: the kernel redirects no XDP frames that are in several pieces (before Linux 6.3).
-    pub one_piece_only: u32,
     /// Zero: what follows is written by the datapath, and begins a cache line.
-    pub pad: [u32; 5],
+    pub pad: [u64; 4],
     /// Record numbers given out so far; those given back wait in the free queue. Written by the datapath
     /// alone, by atomic addition.
     pub records_used: u64,
@@ -197,4 +232,4 @@ macro_rules! plain {
     };
 }
 #[cfg(feature = "user")]
-plain!(MacKey, Port, PortCounter, PortList, TableCounter);
+plain!(Constants, MacKey, Port, PortList);

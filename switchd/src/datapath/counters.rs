@@ -1,17 +1,19 @@
 //! Drops by reason, and the MAC tables of NORMAL.
 
+use std::ptr::NonNull;
 use std::time::Duration;
 
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{HashMap, MapData};
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::layout::{MAC_AGEING, MacKey, MacSeen};
 
 use super::clock;
+use super::shared::PerCpu;
 use crate::rules::BridgeId;
 
 /// Drops by reason, and the MAC tables of NORMAL.
 pub struct Counters {
-    pub(super) drops: PerCpuArray<MapData, u64>,
+    pub(super) drops: PerCpu<u64>,
     pub(super) macs: HashMap<MapData, MacKey, MacSeen>,
 }
 
@@ -32,8 +34,9 @@ impl Counters {
     /// Packets dropped for each reason, over all bridges.
     #[must_use]
     pub fn drops(&self) -> Vec<(DropReason, u64)> {
-        let count =
-            |reason: DropReason| self.drops.get(&(reason as u32), 0).map_or(0, |counts| counts.iter().sum());
+        // SAFETY: within the mapping; the datapath writes the words whole.
+        let read = |count: NonNull<u64>| unsafe { count.as_ptr().read_volatile() };
+        let count = |reason: DropReason| self.drops.at(reason as u32).map(read).sum();
         DropReason::ALL.iter().map(|&reason| (reason, count(reason))).collect()
     }
 

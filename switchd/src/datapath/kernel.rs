@@ -4,12 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use aya::maps::{MapData, MapError, PerCpuArray, PerCpuValues};
-use switchd_ebpf::layout::{
-    BUCKETS_PER_LINE, Buckets, Config, Entry, Node, Op, RuleCounter, RuleRef, TABLES, TableCounter,
-};
+use switchd_ebpf::layout::{Config, Entry, Node, Op, RuleCounter, RuleRef, TABLES, TableCounter};
 
-use super::shared::Shared;
+use super::shared::{PerCpu, Shared};
 use super::store::{Store, state};
 use crate::rules::{BridgeId, RuleStats, TableStats};
 
@@ -18,20 +15,11 @@ pub struct KernelStore {
     pub(super) heads: Shared<u32>,
     pub(super) nodes: Shared<Node>,
     pub(super) ops: Shared<Op>,
-    /// A stretch of `max_rules` for each CPU.
-    pub(super) counters: Shared<RuleCounter>,
+    pub(super) counters: PerCpu<RuleCounter>,
     pub(super) config: Arc<Shared<Config>>,
-    pub(super) buckets: Shared<Buckets>,
+    pub(super) buckets: Shared<u32>,
     pub(super) entries: Shared<Entry>,
-    pub(super) table_counters: PerCpuArray<MapData, TableCounter>,
-    pub(super) max_rules: u32,
-    pub(super) cpus: u32,
-}
-
-impl KernelStore {
-    fn rule_counters(&self, rule: u32) -> impl Iterator<Item = std::ptr::NonNull<RuleCounter>> {
-        (0..self.cpus).filter_map(move |cpu| self.counters.at(cpu * self.max_rules + rule))
-    }
+    pub(super) table_counters: PerCpu<TableCounter>,
 }
 
 /// The place of a table among those of all bridges.
@@ -92,11 +80,9 @@ impl Store for KernelStore {
     }
 
     fn set_bucket(&mut self, bucket: u32, entry: u32) {
-        if let Some(line) = self.buckets.at(bucket / BUCKETS_PER_LINE) {
-            let at = (bucket % BUCKETS_PER_LINE) as usize;
-            // SAFETY: within the mapping, and the line has so many buckets; both sides access the word whole.
-            unsafe { AtomicU32::from_ptr(line.as_ptr().cast::<u32>().add(at)) }
-                .store(entry, Ordering::Release);
+        if let Some(slot) = self.buckets.at(bucket) {
+            // SAFETY: within the mapping; both sides access the word whole.
+            unsafe { AtomicU32::from_ptr(slot.as_ptr()) }.store(entry, Ordering::Release);
         }
     }
 
@@ -141,7 +127,7 @@ impl Store for KernelStore {
     fn rule_stats(&self, rule: u32) -> RuleStats {
         let mut stats = RuleStats::default();
         let mut used = 0;
-        for counter in self.rule_counters(rule) {
+        for counter in self.counters.at(rule) {
             let counter = counter.as_ptr();
             // SAFETY: within the mapping; the datapath writes the words whole.
             let word = |word: *mut u64| unsafe { AtomicU64::from_ptr(word) }.load(Ordering::Relaxed);
@@ -157,34 +143,32 @@ impl Store for KernelStore {
     }
 
     fn reset_rule(&mut self, rule: u32) {
-        for counter in self.rule_counters(rule) {
+        for counter in self.counters.at(rule) {
             // SAFETY: within the mapping. The CPU that counts may undo this for a packet that it has under way.
             unsafe { counter.as_ptr().write_volatile(RuleCounter::default()) };
         }
     }
 
     fn table_stats(&self, bridge: BridgeId, table: u8) -> TableStats {
-        let Ok(counters) = self.table_counters.get(&table_index(bridge, table), 0) else {
-            return TableStats::default();
-        };
-        counters.iter().fold(TableStats::default(), |sum, counter| TableStats {
-            lookups: sum.lookups + counter.lookups,
-            matched: sum.matched + counter.matched,
-        })
+        let mut stats = TableStats::default();
+        for counter in self.table_counters.at(table_index(bridge, table)) {
+            // SAFETY: within the mapping; each count is a word that is written whole.
+            let counter = unsafe { counter.as_ptr().read_volatile() };
+            stats.lookups += counter.lookups;
+            stats.matched += counter.matched;
+        }
+        stats
     }
 
     fn reset_table(&mut self, bridge: BridgeId, table: u8) {
-        let zero = PerCpuValues::try_from(vec![TableCounter::default(); self.cpus as usize]);
-        let reset = zero
-            .map_err(MapError::IoError)
-            .and_then(|zero| self.table_counters.set(table_index(bridge, table), zero, 0));
-        if let Err(error) = reset {
-            tracing::warn!(%error, "a table's counters go on from where another bridge left them");
+        for counter in self.table_counters.at(table_index(bridge, table)) {
+            // SAFETY: as in `reset_rule`.
+            unsafe { counter.as_ptr().write_volatile(TableCounter::default()) };
         }
     }
 
     fn buckets(&self) -> u32 {
-        self.buckets.len() * BUCKETS_PER_LINE
+        self.buckets.len()
     }
 
     fn max_lines(&self) -> u32 {
@@ -192,7 +176,7 @@ impl Store for KernelStore {
     }
 
     fn max_rules(&self) -> u32 {
-        self.max_rules
+        self.counters.len()
     }
 
     fn max_nodes(&self) -> u32 {

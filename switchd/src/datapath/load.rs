@@ -1,25 +1,30 @@
 //! Loading the datapath into the kernel.
 
 use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Arc, Mutex};
 
 use aya::maps::{MapData, MapError};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_obj::generated::{BPF_F_MMAPABLE, bpf_map_type};
 use conntrack_core::Timeouts;
+use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::layout::{
-    BUCKETS_PER_LINE, Config, Entry, MAX_POLICIES, Op, Record, RuleCounter, TupleBucket, TupleHash, ZONES,
-    tuple_buckets,
+    Config, Constants, Entry, HOOKS, MAX_BRIDGES, MAX_POLICIES, MAX_PORTS, NEAR_DEVICES, NEAR_NUMBERS, Op,
+    REAP_BATCH, Record, RuleCounter, TupleBucket, TupleHash, ZONES, tuple_buckets,
 };
+use switchd_ebpf::pipeline::Machine;
 
+use super::HEADS;
 use super::connections::Connections;
 use super::counters::Counters;
 use super::events::Events;
 use super::kernel::KernelStore;
 use super::policies::Policies;
 use super::ports::{PortMaps, Ports};
-use super::shared::Shared;
+use super::shared::{PerCpu, Shared};
 use super::tables::FlowTables;
 use super::zones::Zones;
 
@@ -89,77 +94,70 @@ pub type Verified = Vec<(&'static str, u32)>;
 /// # Errors
 /// See [`LoadError`]; nothing is left in the kernel then.
 pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
-    let cpus = aya::util::nr_cpus().map_err(|(call, error)| LoadError::Kernel(format!("{call}: {error}")))?;
-    let cpus = cpus as u32;
+    let cpus = cpu_numbers().map_err(|error| LoadError::Kernel(format!("{POSSIBLE_CPUS}: {error}")))?;
     if memory_available().is_some_and(|available| memory_needed(sizes, cpus) > available) {
         return Err(LoadError::Memory(sizes));
     }
-    let mut loader = EbpfLoader::new();
     let (buckets, lines) = entry_space(sizes.flows);
-    let ops = sizes.flows.saturating_mul(4).saturating_add(65536);
+    let constants = Constants {
+        cpus,
+        nodes: MAX_NODES,
+        buckets,
+        entries: lines,
+        ops: sizes.flows.saturating_mul(4).saturating_add(65536),
+        rules: sizes.flows,
+        tuples: tuple_buckets(sizes.connections),
+        records: sizes.connections,
+        one_piece_only: u32::from(is_before(6, 3)),
+    };
+    let mut loader = EbpfLoader::new();
     loader
-        .map_max_entries("NODES", MAX_NODES)
-        .map_max_entries("BUCKETS", buckets / BUCKETS_PER_LINE)
-        .map_max_entries("ENTRIES", lines)
-        .map_max_entries("OPS", ops)
-        .map_max_entries("RULE_COUNTERS", sizes.flows.saturating_mul(cpus))
-        .map_max_entries("TUPLES", tuple_buckets(sizes.connections))
-        .map_max_entries("RECORDS", sizes.connections)
-        .map_max_entries("FREE_RECORDS", sizes.connections);
+        .override_global("CONSTANTS", &constants, true)
+        .map_max_entries("RULE_COUNTERS", constants.rules.saturating_mul(cpus))
+        .map_max_entries("FREE_RECORDS", constants.records);
     let mut ebpf = loader.load(OBJECT).map_err(|error| explain(&error, sizes))?;
-    let mut verified = Vec::new();
-    for name in ["switch_xdp", "reap"] {
-        let program: &mut Xdp = program(&mut ebpf, name)?;
-        program.load().map_err(|error| refused(name, &error))?;
-        verified.push((name, instructions(program.info())));
-    }
-    let name = "switch_tcx";
-    let tcx: &mut SchedClassifier = program(&mut ebpf, name)?;
-    tcx.load().map_err(|error| refused(name, &error))?;
-    verified.push((name, instructions(tcx.info())));
-
-    let config = Arc::new(shared::<Config>(&mut ebpf, "CONFIG", 1)?);
-    if let Some(config) = config.at(0) {
-        // SAFETY: no program is attached yet: nobody else accesses the map.
+    let make = Make { ebpf: &ebpf, sizes, cpus };
+    make.per_cpu::<Machine>(".bss.MACHINES", HOOKS)?;
+    let config = Arc::new(make.array::<Config>(".bss.CONFIG", 1)?);
+    let timeouts = make.array::<Timeouts>(".bss.TIMEOUTS", MAX_POLICIES)?;
+    let store = KernelStore {
+        heads: make.array(".bss.HEADS", HEADS)?,
+        nodes: make.array(".bss.NODES", constants.nodes)?,
+        buckets: make.array(".bss.BUCKETS", constants.buckets)?,
+        entries: make.array(".bss.ENTRIES", constants.entries)?,
+        ops: make.array(".bss.OPS", constants.ops)?,
+        counters: rule_counters(&ebpf, constants.rules, cpus)?,
+        table_counters: make.per_cpu(".bss.TABLE_COUNTERS", HEADS)?,
+        config: Arc::clone(&config),
+    };
+    let drops = make.per_cpu(".bss.DROPS", DropReason::ALL.len() as u32)?;
+    let near_by_device = make.array(".bss.NEAR_PORTS_BY_DEVICE", NEAR_DEVICES)?;
+    let near_by_number = make.array(".bss.NEAR_PORTS_BY_NUMBER", MAX_BRIDGES * NEAR_NUMBERS)?;
+    let port_counters = make.per_cpu(".bss.PORT_COUNTERS", MAX_PORTS)?;
+    let tuples = make.array(".bss.TUPLES", constants.tuples)?;
+    let records = make.array(".bss.RECORDS", constants.records)?;
+    let zones = Zones::new(make.array(".bss.ZONES", ZONES)?, Arc::clone(&config));
+    let reap = make.array(".bss.REAP", REAP_BATCH)?;
+    if let (Some(config), Some(timeouts)) = (config.at(0), timeouts.at(0)) {
+        // SAFETY: within the mappings; no program runs yet.
         unsafe {
-            (*config.as_ptr()).max_rules = sizes.flows;
             (*config.as_ptr()).records = sizes.connections;
-            (*config.as_ptr()).bucket_mask = buckets - 1;
             (*config.as_ptr()).max_connections = sizes.connections;
-            (*config.as_ptr()).one_piece_only = u32::from(is_before(6, 3));
             (*config.as_ptr()).nat_salt = random_word();
-            (*config.as_ptr()).tuple_hash = TupleHash::new(tuple_buckets(sizes.connections), random_word);
+            (*config.as_ptr()).tuple_hash = TupleHash::new(constants.tuples, random_word);
+            timeouts.as_ptr().write(Timeouts::DEFAULT);
         }
     }
-    let timeouts = shared::<Timeouts>(&mut ebpf, "TIMEOUTS", MAX_POLICIES)?;
-    if let Some(timeouts) = timeouts.at(0) {
-        // SAFETY: as above.
-        unsafe { timeouts.as_ptr().write(Timeouts::DEFAULT) };
-    }
-    let store = KernelStore {
-        heads: shared(&mut ebpf, "HEADS", super::HEADS)?,
-        nodes: shared(&mut ebpf, "NODES", MAX_NODES)?,
-        ops: shared(&mut ebpf, "OPS", ops)?,
-        counters: shared(&mut ebpf, "RULE_COUNTERS", sizes.flows * cpus)?,
-        config: Arc::clone(&config),
-        buckets: shared(&mut ebpf, "BUCKETS", buckets / BUCKETS_PER_LINE)?,
-        entries: shared(&mut ebpf, "ENTRIES", lines)?,
-        table_counters: map(&mut ebpf, "TABLE_COUNTERS")?,
-        max_rules: sizes.flows,
-        cpus,
-    };
-    let counters = Counters { drops: map(&mut ebpf, "DROPS")?, macs: map(&mut ebpf, "MACS")? };
-    let records = shared(&mut ebpf, "RECORDS", sizes.connections)?;
-    let tuples = shared(&mut ebpf, "TUPLES", tuple_buckets(sizes.connections))?;
-    let reap = shared(&mut ebpf, "REAP", switchd_ebpf::layout::REAP_BATCH)?;
-    let zones = Zones::new(shared(&mut ebpf, "ZONES", ZONES)?, Arc::clone(&config));
+    // The programs come last: the verifier looks at the arrays' sizes.
+    let verified = load_programs(&mut ebpf)?;
+    let counters = Counters { drops, macs: map(&mut ebpf, "MACS")? };
     let events = Arc::new(Events::new(map(&mut ebpf, "EVENTS")?, Arc::clone(&config)));
     let mut ports = Ports::new(PortMaps {
-        near_by_device: map(&mut ebpf, "NEAR_PORTS_BY_DEVICE")?,
-        near_by_number: map(&mut ebpf, "NEAR_PORTS_BY_NUMBER")?,
+        near_by_device,
+        near_by_number,
         far: map(&mut ebpf, "FAR_PORTS")?,
         lists: map(&mut ebpf, "PORT_LISTS")?,
-        counters: map(&mut ebpf, "PORT_COUNTERS")?,
+        counters: port_counters,
         devices: map(&mut ebpf, "DEVICES")?,
     });
     let ebpf = Arc::new(Mutex::new(ebpf));
@@ -189,13 +187,22 @@ fn memory_needed(sizes: Sizes, cpus: u32) -> u64 {
 /// Buckets of the flow tables' entries, and lines that these have room for: three for each flow, of which most need
 /// one or two.
 pub(super) fn entry_space(flows: u32) -> (u32, u32) {
-    (flows.clamp(BUCKETS_PER_LINE, 1 << 30).next_power_of_two(), flows.saturating_mul(3).saturating_add(1024))
+    (flows.clamp(16, 1 << 30).next_power_of_two(), flows.saturating_mul(3).saturating_add(1024))
 }
 
 /// A word that nobody can foresee: the standard library keys its hash maps with such.
 pub(super) fn random_word() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0)
+}
+
+const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
+
+/// One more than the highest number that a CPU may have; the kernel writes ranges of such, as `0-3,8-11`.
+fn cpu_numbers() -> io::Result<u32> {
+    let text = std::fs::read_to_string(POSSIBLE_CPUS)?;
+    let last = text.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<u32>().ok());
+    last.and_then(|last| last.checked_add(1)).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Bytes that can be had without swapping, if the kernel tells. It would give all of them to a map that is just
@@ -225,12 +232,68 @@ where
     M::try_from(taken).map_err(|error| LoadError::Kernel(format!("map {name}: {error}")))
 }
 
-/// Maps an array into this process.
-fn shared<T>(ebpf: &mut Ebpf, name: &'static str, len: u32) -> Result<Shared<T>, LoadError> {
-    let missing = || LoadError::Kernel(format!("the object has no map {name}"));
-    let Some(aya::maps::Map::Array(data)) = ebpf.map(name) else { return Err(missing()) };
-    let data: &MapData = data;
-    Shared::map(data.fd(), len).map_err(|error| LoadError::Kernel(format!("map {name}: {error}")))
+/// Makes arrays, each in the place of the global variable that stands for it in the object.
+struct Make<'a> {
+    ebpf: &'a Ebpf,
+    sizes: Sizes,
+    cpus: u32,
+}
+
+impl Make<'_> {
+    fn array<T>(&self, variable: &'static str, len: u32) -> Result<Shared<T>, LoadError> {
+        let stand_in = array_map(self.ebpf, variable)?.fd().as_fd();
+        let size = u64::from(len) * size_of::<T>() as u64;
+        let Ok(size) = u32::try_from(size.next_multiple_of(8)) else {
+            return Err(LoadError::Memory(self.sizes));
+        };
+        let kind = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
+        let map = aya_obj::Map::new_from_params(kind, size_of::<u32>() as u32, size, 1, BPF_F_MMAPABLE);
+        let name = variable.trim_start_matches(".bss.");
+        let map = MapData::create(map, name, None).map_err(|error| explain(&error.into(), self.sizes))?;
+        let error = |error: io::Error| LoadError::Kernel(format!("map {name}: {error}"));
+        // The programs that are still to be loaded name the map by the number of its file descriptor.
+        // SAFETY: both are open, and the one that is replaced stays its owner's.
+        let moved =
+            unsafe { libc::dup3(map.fd().as_fd().as_raw_fd(), stand_in.as_raw_fd(), libc::O_CLOEXEC) };
+        if moved < 0 {
+            return Err(error(io::Error::last_os_error()));
+        }
+        Shared::map(stand_in, len).map_err(error)
+    }
+
+    fn per_cpu<T>(&self, variable: &'static str, stretch: u32) -> Result<PerCpu<T>, LoadError> {
+        let len = stretch.checked_mul(self.cpus).ok_or(LoadError::Memory(self.sizes))?;
+        Ok(PerCpu::new(self.array(variable, len)?, stretch))
+    }
+}
+
+fn rule_counters(ebpf: &Ebpf, rules: u32, cpus: u32) -> Result<PerCpu<RuleCounter>, LoadError> {
+    let name = "RULE_COUNTERS";
+    let all = Shared::map(array_map(ebpf, name)?.fd(), rules * cpus);
+    let all = all.map_err(|error| LoadError::Kernel(format!("map {name}: {error}")))?;
+    Ok(PerCpu::new(all, rules))
+}
+
+fn array_map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, LoadError> {
+    match ebpf.map(name) {
+        Some(aya::maps::Map::Array(data)) => Ok(data),
+        _ => Err(LoadError::Kernel(format!("the object has no map {name}"))),
+    }
+}
+
+/// Has the verifier go through the programs.
+fn load_programs(ebpf: &mut Ebpf) -> Result<Verified, LoadError> {
+    let mut verified = Vec::new();
+    for name in ["switch_xdp", "reap"] {
+        let program: &mut Xdp = program(ebpf, name)?;
+        program.load().map_err(|error| refused(name, &error))?;
+        verified.push((name, instructions(program.info())));
+    }
+    let name = "switch_tcx";
+    let tcx: &mut SchedClassifier = program(ebpf, name)?;
+    tcx.load().map_err(|error| refused(name, &error))?;
+    verified.push((name, instructions(tcx.info())));
+    Ok(verified)
 }
 
 fn instructions(info: Result<aya::programs::ProgramInfo, ProgramError>) -> u32 {

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{Array, DevMap, HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{DevMap, HashMap, MapData, MapError};
 use aya::programs::links::FdLink;
 use aya::programs::tc::{SchedClassifierLink, TcAttachType};
 use aya::programs::{ProgramError, SchedClassifier, Xdp, XdpMode, tc};
@@ -17,6 +19,7 @@ use switchd_ebpf::layout::{
 };
 
 use super::load::{chain, is_before};
+use super::shared::{PerCpu, Shared};
 use crate::hooks::{Hook, HookError, Hooks, PortStats};
 use crate::rules::BridgeId;
 
@@ -31,11 +34,11 @@ pub struct Ports {
 
 /// The maps that ports are found in.
 pub(super) struct PortMaps {
-    pub near_by_device: Array<MapData, Port>,
-    pub near_by_number: Array<MapData, Port>,
+    pub near_by_device: Shared<Port>,
+    pub near_by_number: Shared<Port>,
     pub far: HashMap<MapData, u64, Port>,
     pub lists: HashMap<MapData, u32, PortList>,
-    pub counters: PerCpuArray<MapData, PortCounter>,
+    pub counters: PerCpu<PortCounter>,
     pub devices: DevMap<MapData>,
 }
 
@@ -62,8 +65,6 @@ impl Ports {
     fn publish(&mut self, port: &Port) -> Result<(), HookError> {
         let error = |error: &dyn std::error::Error| HookError::Kernel(chain(error));
         self.maps.devices.set(port.slot, port.ifindex, None, 0).map_err(|failed| error(&failed))?;
-        // The kernel copies a value word by word: a packet that comes meanwhile may see one half of it.
-        self.maps.write(&absent(port)).map_err(|failed| error(&failed))?;
         self.maps.write(port).map_err(|failed| error(&failed))
     }
 
@@ -90,16 +91,18 @@ impl Ports {
     }
 
     fn slot_counters(&self, slot: u32) -> PortStats {
-        let Ok(counters) = self.maps.counters.get(&slot, 0) else { return PortStats::default() };
-        counters.iter().fold(PortStats::default(), |sum, counter| PortStats {
-            rx_packets: sum.rx_packets + counter.rx_packets,
-            rx_bytes: sum.rx_bytes + counter.rx_bytes,
-            rx_dropped: sum.rx_dropped + counter.rx_dropped,
-            tx_packets: sum.tx_packets + counter.tx_packets,
-            tx_bytes: sum.tx_bytes + counter.tx_bytes,
-            tx_dropped: sum.tx_dropped + counter.tx_dropped,
-            ..sum
-        })
+        let mut stats = PortStats::default();
+        for counter in self.maps.counters.at(slot) {
+            // SAFETY: within the mapping; each count is a word that is written whole.
+            let counter = unsafe { counter.as_ptr().read_volatile() };
+            stats.rx_packets += counter.rx_packets;
+            stats.rx_bytes += counter.rx_bytes;
+            stats.rx_dropped += counter.rx_dropped;
+            stats.tx_packets += counter.tx_packets;
+            stats.tx_bytes += counter.tx_bytes;
+            stats.tx_dropped += counter.tx_dropped;
+        }
+        stats
     }
 
     fn attach_programs(
@@ -129,12 +132,14 @@ impl PortMaps {
     fn write(&mut self, port: &Port) -> Result<(), MapError> {
         let (bridge, number) = (u32::from(port.bridge), u32::from(port.number));
         let device = if port.ifindex < NEAR_DEVICES {
-            self.near_by_device.set(port.ifindex, port, 0)
+            write_near(&self.near_by_device, port.ifindex, port);
+            Ok(())
         } else {
             self.write_far(far_device(port.ifindex), port)
         };
         let number = if number < NEAR_NUMBERS {
-            self.near_by_number.set(bridge * NEAR_NUMBERS + number, port, 0)
+            write_near(&self.near_by_number, bridge * NEAR_NUMBERS + number, port);
+            Ok(())
         } else {
             self.write_far(far_number(bridge, port.number), port)
         };
@@ -148,6 +153,18 @@ impl PortMaps {
         // It need not be there.
         let _ = self.far.remove(&key);
         Ok(())
+    }
+}
+
+/// Writes a port to a place that is its own, or nobody's.
+fn write_near(ports: &Shared<Port>, index: u32, port: &Port) {
+    let Some(place) = ports.at(index).map(NonNull::as_ptr) else { return };
+    // SAFETY: within the mapping, and the datapath writes nothing there. Release: whoever sees that there is a port sees
+    // which one.
+    unsafe {
+        let flags = AtomicU32::from_ptr(&raw mut (*place).flags);
+        place.write_volatile(Port { flags: flags.load(Ordering::Relaxed), ..*port });
+        flags.store(port.flags, Ordering::Release);
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 
-/// The elements of a map made with BPF_F_MMAPABLE, as memory of this process.
+/// The elements of an array that the programs use, as memory of this process.
 ///
 /// The kernel's side reads and writes the same memory at any time: elements are only ever accessed through
 /// the raw pointers that [`Shared::at`] hands out, whole words by atomic accesses wherever both sides care.
@@ -20,14 +20,13 @@ unsafe impl<T> Send for Shared<T> {}
 unsafe impl<T> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
-    /// Maps `len` elements of an array map. The kernel rounds elements up to multiples of 8 bytes, which all
-    /// our types are, or 4-byte values, which [`Shared::stride`] accounts for.
+    /// Maps the memory of an array map that was made with BPF_F_MMAPABLE, as `len` elements.
     ///
     /// # Errors
     /// The kernel's, from `mmap`.
     pub fn map(fd: impl AsFd, len: u32) -> io::Result<Self> {
         let len = len as usize;
-        let bytes = len * Self::stride();
+        let bytes = len * size_of::<T>();
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
         let address = unsafe {
             libc::mmap(
@@ -48,11 +47,6 @@ impl<T> Shared<T> {
         }
     }
 
-    /// The distance between two elements.
-    const fn stride() -> usize {
-        size_of::<T>().next_multiple_of(8)
-    }
-
     /// The address of an element; none past the end.
     #[must_use]
     pub fn at(&self, index: u32) -> Option<NonNull<T>> {
@@ -60,7 +54,7 @@ impl<T> Shared<T> {
             return None;
         }
         // SAFETY: within the mapping, by the check above.
-        Some(unsafe { self.start.byte_add(index as usize * Self::stride()) })
+        Some(unsafe { self.start.add(index as usize) })
     }
 
     /// How many elements there are.
@@ -75,5 +69,31 @@ impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and no pointer into it outlives `self` but in unsafe code that says so.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// An array of which each CPU has a stretch of its own.
+pub struct PerCpu<T> {
+    all: Shared<T>,
+    stretch: u32,
+}
+
+impl<T> PerCpu<T> {
+    /// Stretches of `stretch` elements.
+    pub fn new(all: Shared<T>, stretch: u32) -> Self {
+        Self { all, stretch }
+    }
+
+    /// The addresses of an element of each CPU's stretch; none past the end.
+    pub fn at(&self, index: u32) -> impl Iterator<Item = NonNull<T>> {
+        let stretches = (0..self.all.len()).step_by(self.stretch as usize);
+        stretches.filter(move |_| index < self.stretch).filter_map(move |start| self.all.at(start + index))
+    }
+
+    /// How many elements a stretch has.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a stretch is never empty")]
+    pub fn len(&self) -> u32 {
+        self.stretch
     }
 }
