@@ -13,31 +13,29 @@ use core::ffi::c_void;
 
 use crate::conntrack::Connections;
 use crate::key::WORDS;
-use crate::layout::{Entry, Node, Probe, RuleRef, WIDTHS};
+use crate::layout::{Entry, Listed, Probe, RuleRef, WIDTHS, WINDOW, WideMask};
 use crate::packet::Packet;
 use crate::pipeline::{Machine, Run};
 use crate::tables::Tables;
 
 /// Steps of a search before it begins to loop.
-const INLINE_STEPS: u32 = 5;
-/// Subtables that one step passes over.
-const PASSED_OVER: u32 = 8;
+const INLINE_STEPS: u32 = 3;
 /// Steps of one search: more than there are subtables and entries.
 const MAX_STEPS: u32 = 1 << 23;
 
-/// Where a search stands: the next entry of the present bucket, or else the next node of the list. No entry and no node:
-/// at its end. It is worth to be kept in registers, since each place is known only from the one before.
+/// Where a search stands: the next entry of the present bucket, or else the next place of the list. No entry and no
+/// place: at its end. It is worth to be kept in registers, since each entry is known only from the one before.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Position {
-    node: u32,
+    place: u32,
     entry: u32,
 }
 
 impl Position {
     #[inline(always)]
     const fn is_end(self) -> bool {
-        self.node | self.entry == 0
+        self.place | self.entry == 0
     }
 }
 
@@ -46,7 +44,7 @@ impl Position {
 pub fn search<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
     let machine = &mut *run.machine;
     machine.best = RuleRef::default();
-    let mut at = Position { node: run.datapath.head(machine.bridge, machine.table), entry: 0 };
+    let mut at = Position { place: run.datapath.head(machine.bridge, machine.table), entry: 0 };
     // Most searches end within the first subtables, and a call for each would cost as much as the probe.
     let mut left = INLINE_STEPS;
     while left > 0 {
@@ -72,21 +70,43 @@ extern "C" fn next_step<P: Packet, D: Tables + Connections>(_index: u64, run: *m
 /// The next subtable that may have a rule for the key, and a better one than was found. None: there is none, or there
 /// are too many to pass over at once.
 #[inline(always)]
-fn candidate<'a, D: Tables>(datapath: &'a D, machine: &Machine, at: &mut Position) -> Option<&'a Node> {
-    let mut left = PASSED_OVER;
-    while left > 0 {
-        let Some(node) = datapath.node(at.node).filter(|node| node.rank > machine.best.rank) else {
-            at.node = 0;
+fn candidate<'a, D: Tables>(datapath: &'a D, machine: &Machine, at: &mut Position) -> Option<&'a Listed> {
+    let first = at.place;
+    at.place = 0;
+    let window = datapath.listed(first)?;
+    let mut i = 0;
+    while i < WINDOW {
+        let listed = &window[i as usize];
+        if listed.rank <= machine.best.rank {
             return None;
-        };
-        at.node = node.next;
-        let first = machine.key.words[usize::from(node.index[0]) & (WORDS - 1)];
-        if (first ^ node.common) & node.agreed == 0 {
-            return Some(node);
         }
-        left -= 1;
+        let word = machine.key.words[usize::from(listed.index[0]) & (WORDS - 1)];
+        if (word ^ listed.common) & listed.agreed == 0 {
+            let i = any_of(i, first);
+            at.place = first + i + 1;
+            return window.get(i as usize);
+        }
+        i += 1;
     }
+    at.place = first + WINDOW;
     None
+}
+
+/// The number of a place in a window. What follows is the same for all of them, and to the verifier, which need not go
+/// through it once for each, it is any: it does not know `unknown`.
+#[inline(always)]
+#[cfg_attr(not(target_arch = "bpf"), allow(unused_variables))]
+fn any_of(place: u32, unknown: u32) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    let place = {
+        let mut hidden = u64::from(place);
+        // SAFETY: the second operation undoes the first.
+        unsafe {
+            core::arch::asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) hidden, in(reg) u64::from(unknown), options(pure, nomem, nostack));
+        }
+        hidden as u32
+    };
+    place & (WINDOW - 1)
 }
 
 /// Looks at one entry: the next one of the present bucket, or the first of the next subtable's. Returns what comes next.
@@ -94,9 +114,10 @@ fn candidate<'a, D: Tables>(datapath: &'a D, machine: &Machine, at: &mut Positio
 fn step<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>, mut at: Position) -> Position {
     let machine = &mut *run.machine;
     if at.entry == 0 {
-        let Some(node) = candidate(run.datapath, machine, &mut at) else { return at };
-        machine.width = node.width;
-        at.entry = run.datapath.bucket(mask(&machine.key.words, node, &mut machine.probe));
+        let Some(listed) = candidate(run.datapath, machine, &mut at) else { return at };
+        machine.width = u32::from(listed.width);
+        let wide = || run.datapath.wide_mask(listed.subtable);
+        at.entry = run.datapath.bucket(mask(&machine.key.words, listed, wide, &mut machine.probe));
     }
     let number = at.entry;
     if let Some(entry) = run.datapath.entry(number) {
@@ -149,17 +170,25 @@ fn is_line<P: Packet, D: Tables + Connections>(run: &Run<'_, P, D>, at: u32, lin
     differ == 0
 }
 
-/// Gathers the words that the node's mask uses, and returns their hash.
+/// Gathers the words that a subtable's mask uses, and returns their hash. `wide` gives the rest of its mask, if need be.
 #[inline(always)]
-pub fn mask(key: &[u64; WORDS], node: &Node, probe: &mut Probe) -> u32 {
-    probe[0] = u64::from(node.subtable);
-    let mut hash = Hash::of(node.subtable);
-    gather::<0, { WIDTHS[0] }>(key, node, probe, &mut hash);
-    if node.width > 0 {
-        gather::<{ WIDTHS[0] }, { WIDTHS[1] }>(key, node, probe, &mut hash);
-    }
-    if node.width > 1 {
-        gather::<{ WIDTHS[1] }, { WIDTHS[2] }>(key, node, probe, &mut hash);
+pub fn mask<'a>(
+    key: &[u64; WORDS],
+    listed: &Listed,
+    wide: impl Fn() -> Option<&'a WideMask>,
+    probe: &mut Probe,
+) -> u32 {
+    probe[0] = u64::from(listed.subtable);
+    let mut hash = Hash::of(listed.subtable);
+    gather::<0, { WIDTHS[0] }>(key, |i| (listed.index[i], listed.mask[i]), probe, &mut hash);
+    if listed.width > 0
+        && let Some(wide) = wide()
+    {
+        let more = |i| (wide.index[i - WIDTHS[0]], wide.mask[i - WIDTHS[0]]);
+        gather::<{ WIDTHS[0] }, { WIDTHS[1] }>(key, more, probe, &mut hash);
+        if listed.width > 1 {
+            gather::<{ WIDTHS[1] }, { WIDTHS[2] }>(key, more, probe, &mut hash);
+        }
     }
     hash.end()
 }
@@ -167,13 +196,14 @@ pub fn mask(key: &[u64; WORDS], node: &Node, probe: &mut Probe) -> u32 {
 #[inline(always)]
 fn gather<const FROM: usize, const TO: usize>(
     key: &[u64; WORDS],
-    node: &Node,
+    used: impl Fn(usize) -> (u8, u64),
     probe: &mut Probe,
     hash: &mut Hash,
 ) {
     let mut i = FROM;
     while i < TO {
-        let word = key[usize::from(node.index[i]) & (WORDS - 1)] & node.mask[i];
+        let (index, mask) = used(i);
+        let word = key[usize::from(index) & (WORDS - 1)] & mask;
         probe[i + 1] = word;
         hash.add(i, word);
         i += 1;

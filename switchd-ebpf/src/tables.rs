@@ -3,16 +3,19 @@
 use core::ffi::c_void;
 
 use crate::drop_reason::DropReason;
-use crate::layout::{Entry, MacKey, MacSeen, Node, Op};
+use crate::layout::{Entry, Listed, MacKey, MacSeen, Op, WINDOW, WideMask};
 use crate::pipeline::Body;
 
 /// The flow tables, the MAC table, and the counters.
 pub trait Tables {
-    /// The first node of a table's list of subtables; 0: none.
+    /// Where a table's list of subtables begins. That of an empty one begins and ends at place 0.
     fn head(&self, bridge: u32, table: u32) -> u32;
 
-    /// A node. The one of number 0, which ends each list, is empty, and ranks below all others.
-    fn node(&self, node: u32) -> Option<&Node>;
+    /// The places of a list from one on; past the list's end they mean nothing.
+    fn listed(&self, place: u32) -> Option<&[Listed; WINDOW as usize]>;
+
+    /// The rest of a subtable's mask.
+    fn wide_mask(&self, subtable: u32) -> Option<&WideMask>;
 
     /// The first entry of the bucket that a hash falls into; 0: none.
     fn bucket(&self, hash: u32) -> u32;

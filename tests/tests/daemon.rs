@@ -244,7 +244,7 @@ fn it_says_why_it_cannot_start() -> Result<()> {
     assert!(message.contains("root") && message.contains("CAP_BPF"), "{message}");
 
     let message = refusal(&lab, "switchd", &["--max-connections", "4294967295"])?;
-    assert!(message.contains("4294967295") && message.contains("--max-connections"), "{message}");
+    assert!(message.contains("4294967295") && message.contains("2097152 (--max-connections)"), "{message}");
     let message = refusal(&lab, "switchd", &["--max-flows", "4294967295"])?;
     assert!(message.contains("4294967295") && message.contains("--max-flows"), "{message}");
 

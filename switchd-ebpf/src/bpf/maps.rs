@@ -15,12 +15,12 @@ use aya_ebpf::maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, Queue, Rin
 use conntrack_core::Timeouts;
 use switchd_ebpf::atomic;
 use switchd_ebpf::conntrack::Connections;
-use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::layout::{
-    self, Config, Constants, DEFERRED as DEFERRED_SLOTS, Datagram, Deferred, EVENTS_SIZE, Entry, Event,
-    Expectation, HOOKS, Help, MAX_BRIDGES, MAX_DATAGRAMS, MAX_HELPED, MAX_POLICIES, MAX_PORTS, MacKey,
-    MacSeen, NEAR_DEVICES, NEAR_NUMBERS, Node, Op, Port, PortCounter, PortList, REAP_BATCH, Reap, Record,
-    RuleCounter, TABLES, TableCounter, Tuple, TupleBucket, Zone, far_device, far_number, port_flags,
+    self, Config, Constants, DEFERRED as DEFERRED_SLOTS, DROP_COUNTERS, Datagram, Deferred, EVENTS_SIZE,
+    Entry, Event, Expectation, HOOKS, Help, Listed, MAX_BRIDGES, MAX_DATAGRAMS, MAX_HELPED, MAX_POLICIES,
+    MAX_PORTS, MacKey, MacSeen, NEAR_DEVICES, NEAR_NUMBERS, Op, Port, PortCounter, PortList, REAP_BATCH,
+    Reap, Record, RuleCounter, TABLES, TableCounter, Tuple, TupleBucket, WINDOW, WideMask, Zone, far_device,
+    far_number, port_flags,
 };
 use switchd_ebpf::pipeline::{Body, Machine};
 use switchd_ebpf::tables::Tables;
@@ -59,7 +59,8 @@ memory! {
     MACHINES: PerCpu<Machine>;
 
     HEADS: Memory<u32>;
-    NODES: Memory<Node>;
+    LISTS: Memory<Listed>;
+    WIDE_MASKS: Memory<WideMask>;
     BUCKETS: Memory<u32>;
     ENTRIES: Memory<Entry>;
     OPS: Memory<Op>;
@@ -237,10 +238,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn node(&self, node: u32) -> Option<&Node> {
-        let nodes = constant!(nodes);
-        // SAFETY: a node is written before a list holds it; what changes later is read by words.
-        unsafe { NODES.get(node, nodes) }
+    fn listed(&self, place: u32) -> Option<&[Listed; WINDOW as usize]> {
+        // SAFETY: there are so many places more than searches may begin at, and lists that packets see do not change.
+        LISTS.at(place, constant!(listed)).map(|first| unsafe { first.cast().as_ref() })
+    }
+
+    #[inline(always)]
+    fn wide_mask(&self, subtable: u32) -> Option<&WideMask> {
+        let subtables = constant!(subtables);
+        // SAFETY: a mask is written before a list has its subtable, and does not change.
+        unsafe { WIDE_MASKS.get(subtable, subtables) }
     }
 
     #[inline(always)]
@@ -294,9 +301,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn dropped_by_number(&self, reason: u32) {
-        const REASONS: u32 = DropReason::ALL.len() as u32;
-        if reason < REASONS
-            && let Some(counter) = DROPS.at(self.cpu, reason, REASONS, constant!(cpus))
+        if reason < DROP_COUNTERS
+            && let Some(counter) = DROPS.at(self.cpu, reason, DROP_COUNTERS, constant!(cpus))
         {
             // SAFETY: the element is this CPU's alone to write.
             unsafe { *counter.as_ptr() += 1 };

@@ -10,43 +10,63 @@ pub const WIDTHS: [usize; 3] = [3, 11, WORDS];
 /// The lines of an entry of each width.
 pub const LINES: [usize; 3] = [1, 2, 5];
 
-/// A subtable in a table's list. The list is sorted by falling `rank`, so that a search ends as soon as what
-/// was found ranks as high as anything that may follow.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Node {
-    /// The subtable's number: the first word of its entries' keys.
-    pub subtable: u32,
-    /// The next node; 0 ends the list.
-    pub next: u32,
-    /// No rule of the subtable ranks higher (see [`RuleRef::rank`]).
-    pub rank: u32,
-    /// Index into [`WIDTHS`].
-    pub width: u32,
+/// Places of a list that a search sees at once.
+pub const WINDOW: u32 = 8;
+
+/// A subtable's place in the list of its table. A list is sorted by falling `rank`, so that a search ends as soon as
+/// what was found ranks as high as anything that may follow. Its places lie in a row, so that the processor need not
+/// wait for one to know where the next is. One that packets may see does not change: another list takes its place.
+///
+/// One cache line: all that a search reads of a mask of few words. Wider ones go on in a [`WideMask`].
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Listed {
     /// Bits of the mask's first word that all rules of the subtable want the same, and (in `common`) what they
-    /// want: a key that differs in one of them needs no probe. Bits are only ever taken away from it, by one
-    /// atomic store, before a rule that wants them otherwise can be seen.
+    /// want: a key that differs in one of them needs no probe.
     pub agreed: u64,
     /// See `agreed`.
     pub common: u64,
-    /// The key words that the mask uses; those past the last are 31 with an empty mask.
-    pub index: [u8; WORDS],
+    /// No rule of the subtable ranks higher (see [`RuleRef::rank`]); 0 ends the list.
+    pub rank: u32,
+    /// The subtable's number: the first word of its entries' keys, and where its [`WideMask`] is.
+    pub subtable: u32,
+    /// Index into [`WIDTHS`].
+    pub width: u8,
+    /// The key words that the mask uses first; where it uses fewer, 31 with an empty mask.
+    pub index: [u8; WIDTHS[0]],
+    /// Zero.
+    pub pad: [u8; 4],
     /// Their masks.
-    pub mask: [u64; WORDS],
+    pub mask: [u64; WIDTHS[0]],
 }
 
-impl Node {
-    /// A node that matches nothing.
-    pub const EMPTY: Self = Self {
-        subtable: 0,
-        next: 0,
-        rank: 0,
-        width: 0,
+impl Listed {
+    /// One that matches everything, and ends a list.
+    pub const END: Self = Self {
         agreed: 0,
         common: 0,
-        index: [31; WORDS],
-        mask: [0; WORDS],
+        rank: 0,
+        subtable: 0,
+        width: 0,
+        index: [31; WIDTHS[0]],
+        pad: [0; 4],
+        mask: [0; WIDTHS[0]],
     };
+}
+
+/// The key words that a mask uses after those that [`Listed`] has room for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct WideMask {
+    /// As [`Listed::index`]. The last three count for nothing.
+    pub index: [u8; WORDS],
+    /// As [`Listed::mask`].
+    pub mask: [u64; WORDS - WIDTHS[0]],
+}
+
+impl WideMask {
+    /// No words.
+    pub const EMPTY: Self = Self { index: [31; WORDS], mask: [0; WORDS - WIDTHS[0]] };
 }
 
 /// The key of a subtable's entry: the subtable's number and the masked words, of which as many count as the
@@ -221,4 +241,4 @@ pub mod op {
     pub const CT_LAST: u32 = 128;
 }
 
-assert_size!(Node = 320, Entry = 64, RuleCounter = 32, Op = 24,);
+assert_size!(Listed = 64, WideMask = 264, Entry = 64, RuleCounter = 32, Op = 24,);

@@ -15,10 +15,14 @@ use core::mem::size_of;
 pub use connections::*;
 pub use flows::*;
 
+use crate::drop_reason::DropReason;
+
 /// Bridges that one datapath can hold.
 pub const MAX_BRIDGES: u32 = 64;
 /// Ports of all bridges together.
 pub const MAX_PORTS: u32 = 1024;
+/// Counters of drops that each CPU has: one for each reason, and more to fill a cache line, so that no two CPUs share one.
+pub const DROP_COUNTERS: u32 = (DropReason::ALL.len() as u32).next_multiple_of(8);
 /// Hooks that a packet may come in by: XDP and tcx.
 pub const HOOKS: u32 = 2;
 /// OpenFlow tables of a bridge, 0 to 253; the index of a bridge's table is `bridge * TABLES + table`.
@@ -32,11 +36,13 @@ pub const MAX_BRIDGE_PORTS: usize = 254;
 pub struct Constants {
     /// CPUs that there may be.
     pub cpus: u32,
-    /// Nodes of the flow tables.
-    pub nodes: u32,
-    /// Buckets of their entries, a power of two.
+    /// Places of the lists of subtables at which a search may begin.
+    pub listed: u32,
+    /// Subtables of all tables.
+    pub subtables: u32,
+    /// Buckets of the flow tables' entries, a power of two.
     pub buckets: u32,
-    /// Lines of their entries.
+    /// Lines of these entries.
     pub entries: u32,
     /// Actions.
     pub ops: u32,
@@ -54,7 +60,8 @@ impl Constants {
     /// What the object has until they are written.
     pub const NONE: Self = Self {
         cpus: 0,
-        nodes: 0,
+        listed: 0,
+        subtables: 0,
         buckets: 0,
         entries: 0,
         ops: 0,

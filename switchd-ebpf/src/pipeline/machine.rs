@@ -79,8 +79,8 @@ pub mod disguise {
     pub const FRAGMENT: u32 = 2;
 }
 
-/// One packet's run. Too large for a BPF stack: it lives in a per-CPU map.
-#[repr(C)]
+/// One packet's run. Too large for a BPF stack: each CPU has one of its own in memory, and shares no cache line of it.
+#[repr(C, align(64))]
 pub struct Machine {
     /// The key as the packet's current branch sees it.
     pub key: Key,

@@ -19,7 +19,8 @@ use switchd_ebpf::classify;
 use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::key::Key;
 use switchd_ebpf::layout::{
-    Entry, MacKey, MacSeen, Node, Op, Record, RuleCounter, RuleRef, TABLES, TableCounter, port_flags,
+    Entry, Listed, MacKey, MacSeen, Op, Record, RuleCounter, RuleRef, TABLES, TableCounter, WINDOW, WideMask,
+    port_flags,
 };
 use switchd_ebpf::packet::Packet as _;
 use switchd_ebpf::parse;
@@ -29,18 +30,16 @@ use switchd_ebpf::tables::Tables;
 
 pub use self::connections::ConnectionTable;
 pub use self::frame::Frame;
-use super::HEADS;
 use super::load::{Sizes, entry_space};
 use super::store::{Store, state};
+use super::{HEADS, MAX_LISTED, MAX_SUBTABLES};
 use crate::rules::{BridgeId, RuleStats, TableStats};
-
-/// Distinct masks, over all tables and bridges, as in the kernel.
-const MAX_NODES: u32 = 8192;
 
 /// The tables, in ordinary memory.
 pub struct Memory {
     heads: Vec<u32>,
-    nodes: Vec<Node>,
+    lists: Vec<Listed>,
+    wide_masks: Vec<WideMask>,
     ops: Vec<Op>,
     buckets: Vec<u32>,
     entries: Vec<Entry>,
@@ -86,7 +85,8 @@ impl Memory {
         let (buckets, lines) = entry_space(sizes.flows);
         Self {
             heads: vec![0; HEADS as usize],
-            nodes: vec![Node::EMPTY; MAX_NODES as usize],
+            lists: vec![Listed::END; (MAX_LISTED + WINDOW) as usize],
+            wide_masks: vec![WideMask::EMPTY; MAX_SUBTABLES as usize],
             ops: vec![Op::default(); ops],
             buckets: vec![0; buckets as usize],
             entries: vec![Entry::default(); lines as usize],
@@ -234,21 +234,16 @@ fn new_machine() -> Box<Machine> {
 }
 
 impl Store for Memory {
-    fn set_head(&mut self, bridge: BridgeId, table: u8, node: u32) {
-        self.heads[index(u32::from(bridge.0), u32::from(table))] = node;
+    fn set_head(&mut self, bridge: BridgeId, table: u8, place: u32) {
+        self.heads[index(u32::from(bridge.0), u32::from(table))] = place;
     }
 
-    fn set_node(&mut self, index: u32, node: &Node) {
-        self.nodes[index as usize] = *node;
+    fn set_listed(&mut self, place: u32, listed: &Listed) {
+        self.lists[place as usize] = *listed;
     }
 
-    fn link(&mut self, index: u32, next: u32) {
-        self.nodes[index as usize].next = next;
-    }
-
-    fn set_agreed(&mut self, index: u32, agreed: u64, common: u64) {
-        let node = &mut self.nodes[index as usize];
-        (node.agreed, node.common) = (agreed, common);
+    fn set_wide_mask(&mut self, subtable: u32, mask: &WideMask) {
+        self.wide_masks[subtable as usize] = *mask;
     }
 
     fn set_op(&mut self, index: u32, op: &Op) {
@@ -313,8 +308,12 @@ impl Store for Memory {
         self.rules.len() as u32
     }
 
-    fn max_nodes(&self) -> u32 {
-        self.nodes.len() as u32
+    fn max_subtables(&self) -> u32 {
+        self.wide_masks.len() as u32
+    }
+
+    fn max_listed(&self) -> u32 {
+        MAX_LISTED
     }
 
     fn max_ops(&self) -> u32 {
@@ -332,8 +331,12 @@ impl Tables for Memory {
         self.heads.get(index(bridge, table)).copied().unwrap_or(0)
     }
 
-    fn node(&self, node: u32) -> Option<&Node> {
-        self.nodes.get(node as usize)
+    fn listed(&self, place: u32) -> Option<&[Listed; WINDOW as usize]> {
+        self.lists.get(place as usize..)?.first_chunk()
+    }
+
+    fn wide_mask(&self, subtable: u32) -> Option<&WideMask> {
+        self.wide_masks.get(subtable as usize)
     }
 
     fn bucket(&self, hash: u32) -> u32 {

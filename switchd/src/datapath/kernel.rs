@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use switchd_ebpf::layout::{Config, Entry, Node, Op, RuleCounter, RuleRef, TABLES, TableCounter};
+use switchd_ebpf::layout::{Config, Entry, Listed, Op, RuleCounter, RuleRef, TABLES, TableCounter, WideMask};
 
+use super::MAX_LISTED;
 use super::shared::{PerCpu, Shared};
 use super::store::{Store, state};
 use crate::rules::{BridgeId, RuleStats, TableStats};
@@ -13,7 +14,8 @@ use crate::rules::{BridgeId, RuleStats, TableStats};
 /// The flow tables in BPF maps.
 pub struct KernelStore {
     pub(super) heads: Shared<u32>,
-    pub(super) nodes: Shared<Node>,
+    pub(super) lists: Shared<Listed>,
+    pub(super) wide_masks: Shared<WideMask>,
     pub(super) ops: Shared<Op>,
     pub(super) counters: PerCpu<RuleCounter>,
     pub(super) config: Arc<Shared<Config>>,
@@ -40,35 +42,24 @@ pub(super) fn settle() {
 }
 
 impl Store for KernelStore {
-    fn set_head(&mut self, bridge: BridgeId, table: u8, node: u32) {
+    fn set_head(&mut self, bridge: BridgeId, table: u8, place: u32) {
         if let Some(head) = self.heads.at(table_index(bridge, table)) {
             // SAFETY: within the mapping; both sides access the word whole.
-            unsafe { AtomicU32::from_ptr(head.as_ptr()) }.store(node, Ordering::Release);
+            unsafe { AtomicU32::from_ptr(head.as_ptr()) }.store(place, Ordering::Release);
         }
     }
 
-    fn set_node(&mut self, index: u32, node: &Node) {
-        if let Some(slot) = self.nodes.at(index) {
-            // SAFETY: within the mapping; no list holds the node, so no packet looks at it.
-            unsafe { slot.as_ptr().write(*node) };
+    fn set_listed(&mut self, place: u32, listed: &Listed) {
+        if let Some(slot) = self.lists.at(place) {
+            // SAFETY: within the mapping; the place is in no list that packets see.
+            unsafe { slot.as_ptr().write(*listed) };
         }
     }
 
-    fn link(&mut self, index: u32, next: u32) {
-        if let Some(slot) = self.nodes.at(index) {
-            // SAFETY: within the mapping; both sides access the word whole.
-            unsafe { AtomicU32::from_ptr(&raw mut (*slot.as_ptr()).next) }.store(next, Ordering::Release);
-        }
-    }
-
-    fn set_agreed(&mut self, index: u32, agreed: u64, common: u64) {
-        if let Some(slot) = self.nodes.at(index) {
-            let slot = slot.as_ptr();
-            // SAFETY: within the mapping; both sides access the words whole.
-            unsafe {
-                AtomicU64::from_ptr(&raw mut (*slot).common).store(common, Ordering::Release);
-                AtomicU64::from_ptr(&raw mut (*slot).agreed).store(agreed, Ordering::Release);
-            }
+    fn set_wide_mask(&mut self, subtable: u32, mask: &WideMask) {
+        if let Some(slot) = self.wide_masks.at(subtable) {
+            // SAFETY: within the mapping; the subtable is in no list that packets see.
+            unsafe { slot.as_ptr().write(*mask) };
         }
     }
 
@@ -179,8 +170,12 @@ impl Store for KernelStore {
         self.counters.len()
     }
 
-    fn max_nodes(&self) -> u32 {
-        self.nodes.len()
+    fn max_subtables(&self) -> u32 {
+        self.wide_masks.len()
+    }
+
+    fn max_listed(&self) -> u32 {
+        MAX_LISTED
     }
 
     fn max_ops(&self) -> u32 {

@@ -1,38 +1,32 @@
 //! Loading the datapath into the kernel.
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Arc, Mutex};
 
-use aya::maps::{MapData, MapError};
+use aya::maps::MapError;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use aya_obj::generated::{BPF_F_MMAPABLE, bpf_map_type};
 use conntrack_core::Timeouts;
-use switchd_ebpf::drop_reason::DropReason;
 use switchd_ebpf::layout::{
-    Config, Constants, Entry, HOOKS, MAX_BRIDGES, MAX_POLICIES, MAX_PORTS, NEAR_DEVICES, NEAR_NUMBERS, Op,
-    REAP_BATCH, Record, RuleCounter, TupleBucket, TupleHash, ZONES, tuple_buckets,
+    Config, Constants, DROP_COUNTERS, Entry, HOOKS, MAX_BRIDGES, MAX_POLICIES, MAX_PORTS, NEAR_DEVICES,
+    NEAR_NUMBERS, Op, REAP_BATCH, Record, RuleCounter, TupleBucket, TupleHash, WINDOW, ZONES, tuple_buckets,
 };
 use switchd_ebpf::pipeline::Machine;
 
-use super::HEADS;
+use super::arrays::{Arrays, MAX_ARRAY, cpu_numbers};
 use super::connections::Connections;
 use super::counters::Counters;
 use super::events::Events;
 use super::kernel::KernelStore;
 use super::policies::Policies;
 use super::ports::{PortMaps, Ports};
-use super::shared::{PerCpu, Shared};
 use super::tables::FlowTables;
 use super::zones::Zones;
+use super::{HEADS, MAX_LISTED, MAX_SUBTABLES};
 
 /// The BPF object, built with the daemon.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/switchd-datapath"));
-
-/// Distinct masks, over all tables and bridges.
-const MAX_NODES: u32 = 8192;
 
 /// How large the tables are.
 #[derive(Clone, Copy, Debug)]
@@ -43,12 +37,26 @@ pub struct Sizes {
     pub connections: u32,
 }
 
+impl Sizes {
+    /// What arrays of [`MAX_ARRAY`] bytes hold.
+    pub const MAX: Self = Self {
+        flows: ((MAX_ARRAY / size_of::<Entry>() as u64 - SPARE_LINES as u64) / LINES_PER_FLOW as u64) as u32,
+        connections: (MAX_ARRAY / size_of::<Record>() as u64) as u32,
+    };
+}
+
 /// Why the datapath could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Not privileged.
     #[error("not permitted to load BPF programs: run as root, or with CAP_BPF and CAP_NET_ADMIN")]
     Permission,
+    /// More than a program can address.
+    #[error(
+        "no tables of {} flows and {} connections: at most {} (--max-flows) and {} (--max-connections)",
+        .0.flows, .0.connections, Sizes::MAX.flows, Sizes::MAX.connections
+    )]
+    Sizes(Sizes),
     /// The tables do not fit.
     #[error(
         "no memory for tables of {} flows and {} connections: choose fewer (--max-flows, --max-connections)",
@@ -94,14 +102,18 @@ pub type Verified = Vec<(&'static str, u32)>;
 /// # Errors
 /// See [`LoadError`]; nothing is left in the kernel then.
 pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
-    let cpus = cpu_numbers().map_err(|error| LoadError::Kernel(format!("{POSSIBLE_CPUS}: {error}")))?;
+    if sizes.flows > Sizes::MAX.flows || sizes.connections > Sizes::MAX.connections {
+        return Err(LoadError::Sizes(sizes));
+    }
+    let cpus = cpu_numbers()?;
     if memory_available().is_some_and(|available| memory_needed(sizes, cpus) > available) {
         return Err(LoadError::Memory(sizes));
     }
     let (buckets, lines) = entry_space(sizes.flows);
     let constants = Constants {
         cpus,
-        nodes: MAX_NODES,
+        listed: MAX_LISTED,
+        subtables: MAX_SUBTABLES,
         buckets,
         entries: lines,
         ops: sizes.flows.saturating_mul(4).saturating_add(65536),
@@ -116,28 +128,29 @@ pub fn load(sizes: Sizes) -> Result<(Datapath, Verified), LoadError> {
         .map_max_entries("RULE_COUNTERS", constants.rules.saturating_mul(cpus))
         .map_max_entries("FREE_RECORDS", constants.records);
     let mut ebpf = loader.load(OBJECT).map_err(|error| explain(&error, sizes))?;
-    let make = Make { ebpf: &ebpf, sizes, cpus };
-    make.per_cpu::<Machine>(".bss.MACHINES", HOOKS)?;
-    let config = Arc::new(make.array::<Config>(".bss.CONFIG", 1)?);
-    let timeouts = make.array::<Timeouts>(".bss.TIMEOUTS", MAX_POLICIES)?;
+    let make = Arrays { ebpf: &ebpf, sizes, cpus };
+    make.per_cpu::<Machine>("MACHINES", HOOKS)?;
+    let config = Arc::new(make.array::<Config>("CONFIG", 1)?);
+    let timeouts = make.array::<Timeouts>("TIMEOUTS", MAX_POLICIES)?;
     let store = KernelStore {
-        heads: make.array(".bss.HEADS", HEADS)?,
-        nodes: make.array(".bss.NODES", constants.nodes)?,
-        buckets: make.array(".bss.BUCKETS", constants.buckets)?,
-        entries: make.array(".bss.ENTRIES", constants.entries)?,
-        ops: make.array(".bss.OPS", constants.ops)?,
-        counters: rule_counters(&ebpf, constants.rules, cpus)?,
-        table_counters: make.per_cpu(".bss.TABLE_COUNTERS", HEADS)?,
+        heads: make.array("HEADS", HEADS)?,
+        lists: make.array("LISTS", constants.listed + WINDOW)?,
+        wide_masks: make.array("WIDE_MASKS", constants.subtables)?,
+        buckets: make.array("BUCKETS", constants.buckets)?,
+        entries: make.array("ENTRIES", constants.entries)?,
+        ops: make.array("OPS", constants.ops)?,
+        counters: make.rule_counters(constants.rules)?,
+        table_counters: make.per_cpu("TABLE_COUNTERS", HEADS)?,
         config: Arc::clone(&config),
     };
-    let drops = make.per_cpu(".bss.DROPS", DropReason::ALL.len() as u32)?;
-    let near_by_device = make.array(".bss.NEAR_PORTS_BY_DEVICE", NEAR_DEVICES)?;
-    let near_by_number = make.array(".bss.NEAR_PORTS_BY_NUMBER", MAX_BRIDGES * NEAR_NUMBERS)?;
-    let port_counters = make.per_cpu(".bss.PORT_COUNTERS", MAX_PORTS)?;
-    let tuples = make.array(".bss.TUPLES", constants.tuples)?;
-    let records = make.array(".bss.RECORDS", constants.records)?;
-    let zones = Zones::new(make.array(".bss.ZONES", ZONES)?, Arc::clone(&config));
-    let reap = make.array(".bss.REAP", REAP_BATCH)?;
+    let drops = make.per_cpu("DROPS", DROP_COUNTERS)?;
+    let near_by_device = make.array("NEAR_PORTS_BY_DEVICE", NEAR_DEVICES)?;
+    let near_by_number = make.array("NEAR_PORTS_BY_NUMBER", MAX_BRIDGES * NEAR_NUMBERS)?;
+    let port_counters = make.per_cpu("PORT_COUNTERS", MAX_PORTS)?;
+    let tuples = make.array("TUPLES", constants.tuples)?;
+    let records = make.array("RECORDS", constants.records)?;
+    let zones = Zones::new(make.array("ZONES", ZONES)?, Arc::clone(&config));
+    let reap = make.array("REAP", REAP_BATCH)?;
     if let (Some(config), Some(timeouts)) = (config.at(0), timeouts.at(0)) {
         // SAFETY: within the mappings; no program runs yet.
         unsafe {
@@ -184,25 +197,20 @@ fn memory_needed(sizes: Sizes, cpus: u32) -> u64 {
     u64::from(sizes.connections) * connection + tuples + u64::from(sizes.flows) * flow + entries
 }
 
-/// Buckets of the flow tables' entries, and lines that these have room for: three for each flow, of which most need
-/// one or two.
+/// Lines of the flow tables' entries for each flow, of which most need one or two; and some more.
+const LINES_PER_FLOW: u32 = 3;
+const SPARE_LINES: u32 = 1024;
+
+/// Buckets of the flow tables' entries, and lines that these have room for.
 pub(super) fn entry_space(flows: u32) -> (u32, u32) {
-    (flows.clamp(16, 1 << 30).next_power_of_two(), flows.saturating_mul(3).saturating_add(1024))
+    let lines = flows.saturating_mul(LINES_PER_FLOW).saturating_add(SPARE_LINES);
+    (flows.clamp(16, 1 << 30).next_power_of_two(), lines)
 }
 
 /// A word that nobody can foresee: the standard library keys its hash maps with such.
 pub(super) fn random_word() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0)
-}
-
-const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
-
-/// One more than the highest number that a CPU may have; the kernel writes ranges of such, as `0-3,8-11`.
-fn cpu_numbers() -> io::Result<u32> {
-    let text = std::fs::read_to_string(POSSIBLE_CPUS)?;
-    let last = text.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<u32>().ok());
-    last.and_then(|last| last.checked_add(1)).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Bytes that can be had without swapping, if the kernel tells. It would give all of them to a map that is just
@@ -230,55 +238,6 @@ where
     let taken =
         ebpf.take_map(name).ok_or_else(|| LoadError::Kernel(format!("the object has no map {name}")))?;
     M::try_from(taken).map_err(|error| LoadError::Kernel(format!("map {name}: {error}")))
-}
-
-/// Makes arrays, each in the place of the global variable that stands for it in the object.
-struct Make<'a> {
-    ebpf: &'a Ebpf,
-    sizes: Sizes,
-    cpus: u32,
-}
-
-impl Make<'_> {
-    fn array<T>(&self, variable: &'static str, len: u32) -> Result<Shared<T>, LoadError> {
-        let stand_in = array_map(self.ebpf, variable)?.fd().as_fd();
-        let size = u64::from(len) * size_of::<T>() as u64;
-        let Ok(size) = u32::try_from(size.next_multiple_of(8)) else {
-            return Err(LoadError::Memory(self.sizes));
-        };
-        let kind = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
-        let map = aya_obj::Map::new_from_params(kind, size_of::<u32>() as u32, size, 1, BPF_F_MMAPABLE);
-        let name = variable.trim_start_matches(".bss.");
-        let map = MapData::create(map, name, None).map_err(|error| explain(&error.into(), self.sizes))?;
-        let error = |error: io::Error| LoadError::Kernel(format!("map {name}: {error}"));
-        // The programs that are still to be loaded name the map by the number of its file descriptor.
-        // SAFETY: both are open, and the one that is replaced stays its owner's.
-        let moved =
-            unsafe { libc::dup3(map.fd().as_fd().as_raw_fd(), stand_in.as_raw_fd(), libc::O_CLOEXEC) };
-        if moved < 0 {
-            return Err(error(io::Error::last_os_error()));
-        }
-        Shared::map(stand_in, len).map_err(error)
-    }
-
-    fn per_cpu<T>(&self, variable: &'static str, stretch: u32) -> Result<PerCpu<T>, LoadError> {
-        let len = stretch.checked_mul(self.cpus).ok_or(LoadError::Memory(self.sizes))?;
-        Ok(PerCpu::new(self.array(variable, len)?, stretch))
-    }
-}
-
-fn rule_counters(ebpf: &Ebpf, rules: u32, cpus: u32) -> Result<PerCpu<RuleCounter>, LoadError> {
-    let name = "RULE_COUNTERS";
-    let all = Shared::map(array_map(ebpf, name)?.fd(), rules * cpus);
-    let all = all.map_err(|error| LoadError::Kernel(format!("map {name}: {error}")))?;
-    Ok(PerCpu::new(all, rules))
-}
-
-fn array_map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, LoadError> {
-    match ebpf.map(name) {
-        Some(aya::maps::Map::Array(data)) => Ok(data),
-        _ => Err(LoadError::Kernel(format!("the object has no map {name}"))),
-    }
 }
 
 /// Has the verifier go through the programs.
@@ -312,7 +271,7 @@ fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     None
 }
 
-fn explain(error: &EbpfError, sizes: Sizes) -> LoadError {
+pub(super) fn explain(error: &EbpfError, sizes: Sizes) -> LoadError {
     match errno(error) {
         Some(libc::EPERM | libc::EACCES) => LoadError::Permission,
         Some(libc::ENOMEM | libc::E2BIG) => LoadError::Memory(sizes),

@@ -1,5 +1,6 @@
 //! The datapath as the daemon holds it: the programs in the kernel, and the maps that it shares with them.
 
+mod arrays;
 pub mod clock;
 mod compile;
 mod connections;
@@ -7,11 +8,13 @@ mod counters;
 mod events;
 pub mod host;
 mod kernel;
+mod lists;
 mod load;
 mod policies;
 mod ports;
 mod selection;
 mod shared;
+mod space;
 #[cfg(test)]
 mod stack;
 mod store;
@@ -36,3 +39,7 @@ use switchd_ebpf::layout::{MAX_BRIDGES, TABLES};
 
 /// Tables of all bridges.
 const HEADS: u32 = MAX_BRIDGES * TABLES;
+/// Distinct masks, over all tables and bridges.
+const MAX_SUBTABLES: u32 = 8192;
+/// Places of the lists of them: each takes a power of two, and old ones stay until no packet can be at them.
+const MAX_LISTED: u32 = 65536;

@@ -1,23 +1,20 @@
 //! Where the flow tables are kept: in BPF maps, or on the host.
 
-use switchd_ebpf::layout::{Entry, Node, Op, RuleRef};
+use switchd_ebpf::layout::{Entry, Listed, Op, RuleRef, WideMask};
 
 use crate::rules::{BridgeId, RuleStats, TableStats};
 
 /// The flow tables' memory. What is written here is what packets see, at once; [`super::tables`] orders the
 /// writes so that they never see a half of a change.
 pub trait Store {
-    /// Sets the first node of a table's list.
-    fn set_head(&mut self, bridge: BridgeId, table: u8, node: u32);
+    /// Sets where a table's list begins.
+    fn set_head(&mut self, bridge: BridgeId, table: u8, place: u32);
 
-    /// Fills a node that no list holds.
-    fn set_node(&mut self, index: u32, node: &Node);
+    /// Fills a place of a list that no packet can see.
+    fn set_listed(&mut self, place: u32, listed: &Listed);
 
-    /// Sets the successor of a node that packets may be looking at.
-    fn link(&mut self, index: u32, next: u32);
-
-    /// Sets what a node's rules agree in, while packets may be looking at it.
-    fn set_agreed(&mut self, index: u32, agreed: u64, common: u64);
+    /// Sets the rest of the mask of a subtable that no packet can see.
+    fn set_wide_mask(&mut self, subtable: u32, mask: &WideMask);
 
     /// Fills an action that no entry refers to.
     fn set_op(&mut self, index: u32, op: &Op);
@@ -61,8 +58,11 @@ pub trait Store {
     /// Rules that there are counters for.
     fn max_rules(&self) -> u32;
 
-    /// Nodes that there is room for.
-    fn max_nodes(&self) -> u32;
+    /// Subtables that there is room for.
+    fn max_subtables(&self) -> u32;
+
+    /// Places of lists that there is room for.
+    fn max_listed(&self) -> u32;
 
     /// Actions that there is room for.
     fn max_ops(&self) -> u32;

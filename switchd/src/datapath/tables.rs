@@ -5,8 +5,7 @@
 //! entries of the next version, which nobody sees, and then moves the version. What only older versions need is
 //! taken away after the last packet of an older version has left ([`Store::settle`]).
 //!
-//! Lists of subtables need no version: to find an additional subtable in a list, or the same one twice, costs
-//! time alone.
+//! Lists of subtables need no version (see [`super::lists`]).
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,10 +13,12 @@ use ofctl::action::Action;
 use ofctl::flow::Match;
 use switchd_ebpf::classify;
 use switchd_ebpf::key::Key;
-use switchd_ebpf::layout::{Entry, LINES, Node, Op, Probe, RuleRef, WIDTHS, op};
+use switchd_ebpf::layout::{Entry, LINES, Listed, Op, Probe, RuleRef, WIDTHS, WideMask, op};
 use switchd_ebpf::pipeline::port;
 
 use super::compile::compile;
+use super::lists::Lists;
+use super::space::{Block, Slots, Space};
 use super::store::{Store, state};
 use crate::rules::{BridgeId, RuleError, RuleId, RuleStats, Rules, TableStats};
 
@@ -34,10 +35,9 @@ pub struct FlowTables<S> {
     rules: Slots<Rule>,
     subtables: Slots<Subtable>,
     by_mask: HashMap<(BridgeId, u8, Key), u32>,
-    lists: HashMap<(BridgeId, u8), Vec<ListedNode>>,
+    lists: Lists,
     /// The entries of each bucket, the last one first.
     chains: HashMap<u32, Vec<u32>>,
-    nodes: Numbers,
     ops: Space,
     lines: Space,
     undo: Vec<Undo>,
@@ -64,9 +64,10 @@ struct Subtable {
     bridge: BridgeId,
     table: u8,
     mask: Key,
-    /// The node that its nodes are copies of: all but `next` and `rank`.
-    template: Box<Node>,
-    rank: u32,
+    /// What its list says of it.
+    listed: Listed,
+    /// The rest of its mask.
+    wide: Box<WideMask>,
     entries: HashMap<Box<[u64]>, Vec<(u16, u32)>>,
     /// What the store has for each masked key.
     stored: HashMap<Box<[u64]>, Stored>,
@@ -86,12 +87,6 @@ struct Stored {
     which: usize,
 }
 
-struct ListedNode {
-    rank: u32,
-    subtable: u32,
-    node: u32,
-}
-
 /// How to take back what was staged.
 enum Undo {
     Add(u32),
@@ -109,10 +104,10 @@ enum Garbage {
     Entry(u32, Box<[u64]>),
     /// The lines of an entry that no bucket holds any more.
     Lines(Block),
-    /// A node that a better placed one of the same subtable has replaced, or whose subtable is empty.
-    Listed(u32),
-    /// A node that no list holds any more.
-    Node(u32),
+    /// A subtable without a rule.
+    Emptied(u32),
+    /// A list of subtables that another one has replaced.
+    List(Block),
     /// A subtable's number.
     Subtable(u32),
 }
@@ -121,19 +116,18 @@ impl<S: Store> FlowTables<S> {
     /// Empty tables.
     pub fn new(mut store: S) -> Self {
         store.set_version(1);
-        let (max_rules, max_nodes) = (store.max_rules(), store.max_nodes());
-        let (max_ops, max_lines) = (store.max_ops(), store.max_lines());
+        let (max_rules, max_subtables) = (store.max_rules(), store.max_subtables());
+        let (max_ops, max_lines, max_listed) = (store.max_ops(), store.max_lines(), store.max_listed());
         Self {
             store,
             version: 1,
             settled: 1,
             rules: Slots::new(max_rules),
-            subtables: Slots::new(u32::MAX),
+            subtables: Slots::new(max_subtables),
             by_mask: HashMap::new(),
-            lists: HashMap::new(),
+            lists: Lists::new(max_listed),
             chains: HashMap::new(),
-            // Node 0 ends a list, and entry 0 a chain; action 0 is never a rule's first.
-            nodes: Numbers::new(1, max_nodes),
+            // Entry 0 ends a chain; action 0 is never a rule's first.
             ops: Space::new(1, max_ops),
             lines: Space::new(1, max_lines),
             undo: Vec::new(),
@@ -155,6 +149,7 @@ impl<S: Store> FlowTables<S> {
             for garbage in std::mem::take(&mut self.garbage) {
                 self.dispose(garbage);
             }
+            self.publish_lists(false);
         }
     }
 
@@ -178,11 +173,12 @@ impl<S: Store> FlowTables<S> {
                 }
             }
             Garbage::Lines(block) => self.lines.free(block),
-            Garbage::Listed(node) => {
-                self.unlink(node);
-                self.garbage.push(Garbage::Node(node));
+            Garbage::Emptied(number) => {
+                if let Some(subtable) = self.subtables.get(number) {
+                    self.lists.remove((subtable.bridge, subtable.table), number);
+                }
             }
-            Garbage::Node(node) => self.nodes.free(node),
+            Garbage::List(block) => self.lists.free(block),
             Garbage::Subtable(number) => {
                 self.subtables.free(number);
             }
@@ -191,106 +187,68 @@ impl<S: Store> FlowTables<S> {
 
     /// The subtable for a mask, with a place in its table's list that suits `rank`.
     fn subtable(&mut self, bridge: BridgeId, table: u8, mask: &Key, rank: u32) -> Result<u32, RuleError> {
+        // The list may have to change, were it only that its rules agree in less.
+        if !self.lists.reserve((bridge, table)) {
+            self.collect();
+            if !self.lists.reserve((bridge, table)) {
+                return Err(RuleError::Map("no room for the lists of masks".into()));
+            }
+        }
         let number = match self.by_mask.get(&(bridge, table, *mask)) {
             Some(&number) => number,
-            None => {
-                let subtable = Subtable {
-                    bridge,
-                    table,
-                    mask: *mask,
-                    template: Box::new(Node::EMPTY),
-                    rank: 0,
-                    entries: HashMap::new(),
-                    stored: HashMap::new(),
-                };
-                let number = self.subtables.insert(subtable).ok_or_else(|| self.full())?;
-                let template = template(number, mask);
-                if let Some(subtable) = self.subtables.get_mut(number) {
-                    *subtable.template = template;
-                }
-                self.by_mask.insert((bridge, table, *mask), number);
-                number
-            }
+            None => self.new_subtable(bridge, table, mask)?,
         };
-        if let Err(error) = self.raise(number, rank) {
-            self.emptied.insert(number);
-            return Err(error);
+        if let Some(subtable) = self.subtables.get_mut(number)
+            && subtable.listed.rank < rank
+        {
+            subtable.listed.rank = rank;
+            self.lists.place((bridge, table), number, rank);
         }
         Ok(number)
     }
 
-    /// Gives a subtable a better place in its list, if it needs one for `rank`.
-    fn raise(&mut self, number: u32, rank: u32) -> Result<(), RuleError> {
-        if self.subtables.get(number).is_none_or(|subtable| subtable.rank >= rank) {
-            return Ok(());
+    fn new_subtable(&mut self, bridge: BridgeId, table: u8, mask: &Key) -> Result<u32, RuleError> {
+        let (listed, wide) = masks(mask);
+        let (mask, wide) = (*mask, Box::new(wide));
+        let (entries, stored) = (HashMap::new(), HashMap::new());
+        if self.subtables.is_full() {
+            self.collect();
         }
-        let node = match self.nodes.take() {
-            Some(node) => node,
-            None => {
-                self.collect();
-                self.nodes.take().ok_or_else(|| {
-                    RuleError::Map(format!("more than {} distinct masks", self.store.max_nodes()))
-                })?
-            }
+        let subtable = Subtable { bridge, table, mask, listed, wide, entries, stored };
+        let Some(number) = self.subtables.insert(subtable) else {
+            let limit = self.subtables.limit();
+            return Err(RuleError::Map(format!("more than {limit} distinct masks")));
         };
-        let Some(subtable) = self.subtables.get_mut(number) else { return Ok(()) };
-        subtable.rank = rank;
-        let list = self.lists.entry((subtable.bridge, subtable.table)).or_default();
-        let at = list.partition_point(|listed| listed.rank > rank);
-        let next = list.get(at).map_or(0, |listed| listed.node);
-        self.store.set_node(node, &Node { next, rank, ..*subtable.template });
-        match at.checked_sub(1).and_then(|before| list.get(before)) {
-            Some(before) => self.store.link(before.node, node),
-            None => self.store.set_head(subtable.bridge, subtable.table, node),
+        if let Some(subtable) = self.subtables.get_mut(number) {
+            subtable.listed.subtable = number;
+            self.store.set_wide_mask(number, &subtable.wide);
         }
-        let replaced = list.iter().find(|listed| listed.subtable == number).map(|listed| listed.node);
-        list.insert(at, ListedNode { rank, subtable: number, node });
-        // A packet may be past the new node and not yet at the old one: that one stays until it has left.
-        self.garbage.extend(replaced.map(Garbage::Listed));
-        Ok(())
-    }
-
-    /// Takes a node out of its list. Packets at it still find their way on.
-    fn unlink(&mut self, node: u32) {
-        for (&(bridge, table), list) in &mut self.lists {
-            let Some(at) = list.iter().position(|listed| listed.node == node) else { continue };
-            list.remove(at);
-            let next = list.get(at).map_or(0, |listed| listed.node);
-            match at.checked_sub(1).and_then(|before| list.get(before)) {
-                Some(before) => self.store.link(before.node, next),
-                None => self.store.set_head(bridge, table, next),
-            }
-            return;
-        }
+        self.by_mask.insert((bridge, table, mask), number);
+        Ok(number)
     }
 
     /// Gives up the subtables that no rule is in. While something is staged, that cannot be told: a rule that is
     /// to go may stay.
     fn drop_emptied(&mut self) {
         for number in std::mem::take(&mut self.emptied) {
-            self.drop_if_empty(number);
+            let Some(subtable) = self.subtables.get(number) else { continue };
+            let (table, mask) = ((subtable.bridge, subtable.table), subtable.mask);
+            // It may be given up already.
+            if subtable.entries.is_empty() && self.by_mask.get(&(table.0, table.1, mask)) == Some(&number) {
+                self.by_mask.remove(&(table.0, table.1, mask));
+                self.garbage.push(Garbage::Emptied(number));
+            }
         }
     }
 
-    /// Gives up a subtable if no rule is in it.
-    fn drop_if_empty(&mut self, number: u32) {
-        let Some(subtable) = self.subtables.get(number) else { return };
-        if !subtable.entries.is_empty() {
-            return;
+    /// Lets packets see the lists as they are to be; if it must not be at once, where there is room.
+    fn publish_lists(&mut self, must: bool) {
+        let subtables = &self.subtables;
+        let listed = |number| subtables.get(number).map_or(Listed::END, |subtable| subtable.listed);
+        for replaced in self.lists.publish(&mut self.store, must, listed) {
+            self.garbage.extend(replaced.list.map(Garbage::List));
+            self.garbage.extend(replaced.subtables.into_iter().map(Garbage::Subtable));
         }
-        self.by_mask.remove(&(subtable.bridge, subtable.table, subtable.mask));
-        let nodes = self.lists.get(&(subtable.bridge, subtable.table)).into_iter().flatten();
-        let pending: Vec<u32> = self
-            .garbage
-            .iter()
-            .filter_map(|garbage| if let Garbage::Listed(node) = garbage { Some(*node) } else { None })
-            .collect();
-        let listed: Vec<u32> = nodes
-            .filter(|listed| listed.subtable == number && !pending.contains(&listed.node))
-            .map(|listed| listed.node)
-            .collect();
-        self.garbage.extend(listed.into_iter().map(Garbage::Listed));
-        self.garbage.push(Garbage::Subtable(number));
     }
 
     /// Stages what the rules of a masked key now come to.
@@ -326,8 +284,8 @@ impl<S: Store> FlowTables<S> {
 
     /// Makes an entry for a masked key, with a rule that packets of the next version see.
     fn chain(&mut self, number: u32, masked: &[u64], now: RuleRef) -> Result<(), RuleError> {
-        let width = self.subtables.get(number).map_or(0, |subtable| subtable.template.width);
-        let len = LINES[width as usize];
+        let width = self.subtables.get(number).map_or(0, |subtable| subtable.listed.width);
+        let len = LINES[usize::from(width)];
         let lines = match self.lines.take(len) {
             Some(lines) => lines,
             None => {
@@ -392,25 +350,21 @@ impl<S: Store> FlowTables<S> {
         self.stage(number, &masked)
     }
 
-    /// Sees to it that a subtable's nodes do not turn away what a rule with these masked words wants.
+    /// Sees to it that a subtable is not passed over by what a rule with these masked words wants.
     fn agree(&mut self, number: u32, masked: &[u64]) {
         let Some(subtable) = self.subtables.get_mut(number) else { return };
         let Some(&first) = masked.first() else { return };
-        let template = &mut subtable.template;
-        let agreed = template.agreed & !(template.common ^ first);
+        let listed = &mut subtable.listed;
+        let agreed = listed.agreed & !(listed.common ^ first);
         if subtable.entries.is_empty() && subtable.stored.is_empty() {
-            // The first rule: nobody can miss it yet, and no packet finds it before the next version.
-            (template.common, template.agreed) = (first, template.mask[0]);
-        } else if agreed == template.agreed {
+            // The first rule.
+            (listed.common, listed.agreed) = (first, listed.mask[0]);
+        } else if agreed == listed.agreed {
             return;
         } else {
-            template.agreed = agreed;
+            listed.agreed = agreed;
         }
-        let (common, agreed) = (template.common, template.agreed);
-        let listed = self.lists.get(&(subtable.bridge, subtable.table)).into_iter().flatten();
-        for node in listed.filter(|listed| listed.subtable == number).map(|listed| listed.node) {
-            self.store.set_agreed(node, agreed, common);
-        }
+        self.lists.touch((subtable.bridge, subtable.table));
     }
 
     fn store_ops(&mut self, ops: &[Op]) -> Result<Actions, RuleError> {
@@ -462,8 +416,8 @@ impl<S: Store> Rules for FlowTables<S> {
         };
         let masked = self.subtables.get(subtable).map_or_else(Box::default, |subtable| {
             let mut probe: Probe = [0; _];
-            classify::mask(&matching.key.words, &subtable.template, &mut probe);
-            probe[1..=WIDTHS[subtable.template.width as usize]].into()
+            classify::mask(&matching.key.words, &subtable.listed, || Some(&*subtable.wide), &mut probe);
+            probe[1..=WIDTHS[usize::from(subtable.listed.width)]].into()
         });
         let rule = Rule { subtable, priority, masked, ops };
         if self.rules.is_full() {
@@ -511,12 +465,12 @@ impl<S: Store> Rules for FlowTables<S> {
     }
 
     fn commit(&mut self) {
-        if self.undo.is_empty() {
-            self.drop_emptied();
-            return;
+        if !self.undo.is_empty() {
+            // What is new must be in the lists when packets are to find it.
+            self.publish_lists(true);
+            self.version += 1;
+            self.store.set_version(self.version);
         }
-        self.version += 1;
-        self.store.set_version(self.version);
         for undo in std::mem::take(&mut self.undo) {
             match undo {
                 Undo::Add(_) => {}
@@ -591,119 +545,16 @@ impl<S: Store> Rules for FlowTables<S> {
     }
 }
 
-/// What all nodes of a subtable have in common.
-fn template(number: u32, mask: &Key) -> Node {
-    let mut node = Node { subtable: number, ..Node::EMPTY };
-    let mut used = 0;
-    for (word, &bits) in mask.words.iter().enumerate() {
-        if bits != 0 {
-            node.index[used] = word as u8;
-            node.mask[used] = bits;
-            used += 1;
+/// A mask, as the datapath has it.
+fn masks(mask: &Key) -> (Listed, WideMask) {
+    let (mut listed, mut wide) = (Listed::END, WideMask::EMPTY);
+    let used: Vec<(u8, u64)> = (0..).zip(mask.words).filter(|&(_, bits)| bits != 0).collect();
+    for (at, &(word, bits)) in used.iter().enumerate() {
+        match at.checked_sub(WIDTHS[0]) {
+            None => (listed.index[at], listed.mask[at]) = (word, bits),
+            Some(at) => (wide.index[at], wide.mask[at]) = (word, bits),
         }
     }
-    node.width = WIDTHS.iter().position(|&width| used <= width).unwrap_or(WIDTHS.len() - 1) as u32;
-    node
-}
-
-/// Things in numbered slots.
-struct Slots<T> {
-    slots: Vec<Option<T>>,
-    free: Vec<u32>,
-    limit: u32,
-}
-
-impl<T> Slots<T> {
-    fn new(limit: u32) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), limit }
-    }
-
-    fn is_full(&self) -> bool {
-        self.free.is_empty() && self.slots.len() >= self.limit as usize
-    }
-
-    fn insert(&mut self, value: T) -> Option<u32> {
-        if let Some(slot) = self.free.pop() {
-            self.slots[slot as usize] = Some(value);
-            return Some(slot);
-        }
-        if self.slots.len() >= self.limit as usize {
-            return None;
-        }
-        self.slots.push(Some(value));
-        Some(self.slots.len() as u32 - 1)
-    }
-
-    fn get(&self, slot: u32) -> Option<&T> {
-        self.slots.get(slot as usize)?.as_ref()
-    }
-
-    fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.slots.get_mut(slot as usize)?.as_mut()
-    }
-
-    fn free(&mut self, slot: u32) -> Option<T> {
-        let value = self.slots.get_mut(slot as usize)?.take()?;
-        self.free.push(slot);
-        Some(value)
-    }
-}
-
-/// Numbers to be taken and given back.
-struct Numbers {
-    next: u32,
-    end: u32,
-    free: Vec<u32>,
-}
-
-impl Numbers {
-    fn new(start: u32, end: u32) -> Self {
-        Self { next: start, end, free: Vec::new() }
-    }
-
-    fn take(&mut self) -> Option<u32> {
-        self.free.pop().or_else(|| {
-            let number = self.next;
-            (number < self.end).then(|| self.next += 1).map(|()| number)
-        })
-    }
-
-    fn free(&mut self, number: u32) {
-        self.free.push(number);
-    }
-}
-
-/// A run of actions or lines: the first, and the size class (a power of two).
-#[derive(Clone, Copy)]
-struct Block {
-    start: u32,
-    class: u32,
-}
-
-/// Memory for runs whose sizes are powers of two.
-struct Space {
-    next: u32,
-    end: u32,
-    free: [Vec<u32>; 32],
-}
-
-impl Space {
-    fn new(start: u32, end: u32) -> Self {
-        Self { next: start, end, free: std::array::from_fn(|_| Vec::new()) }
-    }
-
-    fn take(&mut self, len: usize) -> Option<Block> {
-        let size = u32::try_from(len).ok()?.checked_next_power_of_two()?;
-        let class = size.trailing_zeros();
-        if let Some(start) = self.free[class as usize].pop() {
-            return Some(Block { start, class });
-        }
-        let start = self.next;
-        self.next = start.checked_add(size).filter(|&next| next <= self.end)?;
-        Some(Block { start, class })
-    }
-
-    fn free(&mut self, block: Block) {
-        self.free[block.class as usize].push(block.start);
-    }
+    listed.width = WIDTHS.iter().position(|&width| used.len() <= width).unwrap_or(WIDTHS.len() - 1) as u8;
+    (listed, wide)
 }
