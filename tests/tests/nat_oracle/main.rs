@@ -140,8 +140,25 @@ fn same_port(translation: Translation, icmp: bool, original: u16, router: u16, s
 
 /// The same packet as each of the two worlds let it through.
 struct Pair {
+    /// As it was sent.
+    sent: Packet,
     router: Packet,
     switch: Packet,
+}
+
+/// The packet that reached the server as one of the last, if both worlds still know whose it was. A client that begins
+/// anew may get another port, or the one that it had: what comes to the old one is for nobody, or for whoever has it now,
+/// and that is chance in each of the worlds.
+fn to_answer(arrived: &[Pair], which: usize) -> Option<&Pair> {
+    let at = arrived.len().checked_sub(which + 1)?;
+    let (pair, later) = arrived[at..].split_first()?;
+    later
+        .iter()
+        .all(|other| {
+            let same = other.sent.is_like(&pair.sent);
+            same == other.router.is_like(&pair.router) && same == other.switch.is_like(&pair.switch)
+        })
+        .then_some(pair)
 }
 
 /// Plays a story in both worlds. Returns how many errors reached a client.
@@ -182,13 +199,13 @@ fn play(
                         );
                         let as_router = switch.with_client_port(ports.0);
                         ensure!(as_router == router, "{act:?}: {router:?} of the router, {switch:?}");
-                        arrived.push(Pair { router, switch });
+                        arrived.push(Pair { sent: packet, router, switch });
                     }
                     [router, switch] => bail!("{act:?}: the router makes {router:?}, the switch {switch:?}"),
                 }
             }
             Act::Answer { which, flags } => {
-                let Some(pair) = arrived.iter().rev().nth(*which) else { continue };
+                let Some(pair) = to_answer(&arrived, *which) else { continue };
                 let out = [
                     router.cross(Side::Right, &pair.router.answer(*flags))?,
                     switch.cross(Side::Right, &pair.switch.answer(*flags))?,
@@ -196,7 +213,7 @@ fn play(
                 ensure!(out[0] == out[1], "{act:?}: the router makes {:?}, the switch {:?}", out[0], out[1]);
             }
             Act::Report { which, by_router } => {
-                let Some(pair) = arrived.iter().rev().nth(*which) else { continue };
+                let Some(pair) = to_answer(&arrived, *which) else { continue };
                 let reporter = by_router.then(|| network.reporter());
                 let out = [
                     router.cross(Side::Right, &pair.router.report(reporter))?,

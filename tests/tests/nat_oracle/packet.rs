@@ -88,6 +88,12 @@ impl Packet {
     }
 
     /// The client's port in a packet to the server; of an echo the identifier.
+    /// Whether it is of the same protocol, between the same addresses and ports.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let protocol = |packet: &Self| std::mem::discriminant(&packet.kind);
+        (protocol(self), self.src, self.dst) == (protocol(other), other.src, other.dst)
+    }
+
     pub fn client_port(&self) -> u16 {
         self.src.1
     }
