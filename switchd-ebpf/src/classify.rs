@@ -102,7 +102,10 @@ fn any_of(place: u32, unknown: u32) -> u32 {
         let mut hidden = u64::from(place);
         // SAFETY: the second operation undoes the first.
         unsafe {
-            core::arch::asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) hidden, in(reg) u64::from(unknown), options(pure, nomem, nostack));
+            core::arch::asm!(
+                "{0} ^= {1}", "{0} ^= {1}", inout(reg) hidden, in(reg) u64::from(unknown),
+                options(pure, nomem, nostack)
+            );
         }
         hidden as u32
     };

@@ -108,24 +108,26 @@ impl Lists {
         let space = &mut self.space;
         let lists = &mut self.lists;
         self.changed.retain(|&table| {
-            let Some(list) = lists.get_mut(&table) else { return false };
-            let old = list.seen;
+            let Some(mut list) = lists.remove(&table) else { return false };
             if list.places.is_empty() {
                 store.set_head(table.0, table.1, 0);
-                list.seen = None;
-            } else {
-                let len = list.places.len() + 1;
-                let reserved = if must { list.reserved.take() } else { None };
-                let Some(block) = reserved.or_else(|| space.take(len)) else { return true };
+                list.reserved.into_iter().for_each(|block| space.free(block));
+                replaced.push(Replaced { list: list.seen, subtables: list.leaving });
+                return false;
+            }
+            let reserved = if must { list.reserved.take() } else { None };
+            let room = reserved.or_else(|| space.take(list.places.len() + 1));
+            if let Some(block) = room {
                 let places = list.places.iter().map(|place| listed(place.subtable));
                 for (at, place) in (block.start..).zip(places.chain([Listed::END])) {
                     store.set_listed(at, &place);
                 }
                 store.set_head(table.0, table.1, block.start);
-                list.seen = Some(block);
+                let old = list.seen.replace(block);
+                replaced.push(Replaced { list: old, subtables: std::mem::take(&mut list.leaving) });
             }
-            replaced.push(Replaced { list: old, subtables: std::mem::take(&mut list.leaving) });
-            false
+            lists.insert(table, list);
+            room.is_none()
         });
         replaced
     }
@@ -189,5 +191,20 @@ mod tests {
         lists.free(replaced[0].list.unwrap());
         let replaced = lists.publish(&mut memory, false, listed);
         assert_eq!((seen(&memory, A), &replaced[0].subtables), (vec![1], &vec![2]));
+    }
+
+    #[test]
+    fn an_empty_list_takes_no_room() {
+        let (mut lists, mut memory) = (Lists::new(8), Memory::new(Sizes { flows: 1, connections: 1 }));
+        for table in 0..=u8::MAX {
+            let table = (BridgeId(0), table);
+            assert!(lists.reserve(table));
+            lists.place(table, 1, 1);
+            lists.publish(&mut memory, true, listed);
+            assert!(lists.reserve(table), "for a rule that changes nothing");
+            lists.remove(table, 1);
+            let replaced = lists.publish(&mut memory, false, listed);
+            lists.free(replaced[0].list.unwrap());
+        }
     }
 }

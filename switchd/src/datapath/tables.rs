@@ -187,17 +187,18 @@ impl<S: Store> FlowTables<S> {
 
     /// The subtable for a mask, with a place in its table's list that suits `rank`.
     fn subtable(&mut self, bridge: BridgeId, table: u8, mask: &Key, rank: u32) -> Result<u32, RuleError> {
-        // The list may have to change, were it only that its rules agree in less.
-        if !self.lists.reserve((bridge, table)) {
-            self.collect();
-            if !self.lists.reserve((bridge, table)) {
-                return Err(RuleError::Map("no room for the lists of masks".into()));
-            }
-        }
         let number = match self.by_mask.get(&(bridge, table, *mask)) {
             Some(&number) => number,
             None => self.new_subtable(bridge, table, mask)?,
         };
+        // The list may have to change, were it only that the subtable's rules agree in less.
+        if !self.lists.reserve((bridge, table)) {
+            self.collect();
+            if !self.lists.reserve((bridge, table)) {
+                self.emptied.insert(number);
+                return Err(RuleError::Map("no room for the lists of masks".into()));
+            }
+        }
         if let Some(subtable) = self.subtables.get_mut(number)
             && subtable.listed.rank < rank
         {
