@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use switchd_ebpf::layout::Listed;
 
-use super::space::{Block, Space};
+use super::space::{Run, Runs};
 use super::store::Store;
 use crate::rules::BridgeId;
 
@@ -18,7 +18,7 @@ pub(super) type Table = (BridgeId, u8);
 /// The lists of all tables.
 pub(super) struct Lists {
     lists: HashMap<Table, List>,
-    space: Space,
+    space: Runs,
     /// Those that are not what packets see.
     changed: BTreeSet<Table>,
 }
@@ -28,9 +28,9 @@ struct List {
     /// By falling rank.
     places: Vec<Place>,
     /// What packets see.
-    seen: Option<Block>,
+    seen: Option<Run>,
     /// Room for what they are to see next.
-    reserved: Option<Block>,
+    reserved: Option<Run>,
     /// Subtables that packets see and that are to go.
     leaving: Vec<u32>,
 }
@@ -43,7 +43,7 @@ struct Place {
 /// What packets may be looking at until all that are under way have left.
 pub(super) struct Replaced {
     /// The list that they saw until now.
-    pub list: Option<Block>,
+    pub list: Option<Run>,
     /// The subtables that only that one has.
     pub subtables: Vec<u32>,
 }
@@ -51,7 +51,7 @@ pub(super) struct Replaced {
 impl Lists {
     /// No lists, with room for so many places. Place 0 is the list of all tables that have none.
     pub fn new(places: u32) -> Self {
-        Self { lists: HashMap::new(), space: Space::new(1, places), changed: BTreeSet::new() }
+        Self { lists: HashMap::new(), space: Runs::new(1, places), changed: BTreeSet::new() }
     }
 
     /// Makes room for the list that is to be, with one subtable more.
@@ -59,11 +59,11 @@ impl Lists {
     pub fn reserve(&mut self, table: Table) -> bool {
         let list = self.lists.entry(table).or_default();
         let len = list.places.len() + 2;
-        if list.reserved.is_some_and(|block| block.holds(len)) {
+        if list.reserved.is_some_and(|run| run.holds(len)) {
             return true;
         }
-        if let Some(block) = list.reserved.take() {
-            self.space.free(block);
+        if let Some(run) = list.reserved.take() {
+            self.space.free(run);
         }
         list.reserved = self.space.take(len);
         list.reserved.is_some()
@@ -92,8 +92,8 @@ impl Lists {
     }
 
     /// Frees what packets saw.
-    pub fn free(&mut self, block: Block) {
-        self.space.free(block);
+    pub fn free(&mut self, run: Run) {
+        self.space.free(run);
     }
 
     /// Lets packets see the lists that have changed; `listed` tells what they say of a subtable. Returns what packets saw
@@ -111,19 +111,19 @@ impl Lists {
             let Some(mut list) = lists.remove(&table) else { return false };
             if list.places.is_empty() {
                 store.set_head(table.0, table.1, 0);
-                list.reserved.into_iter().for_each(|block| space.free(block));
+                list.reserved.into_iter().for_each(|run| space.free(run));
                 replaced.push(Replaced { list: list.seen, subtables: list.leaving });
                 return false;
             }
             let reserved = if must { list.reserved.take() } else { None };
             let room = reserved.or_else(|| space.take(list.places.len() + 1));
-            if let Some(block) = room {
+            if let Some(run) = room {
                 let places = list.places.iter().map(|place| listed(place.subtable));
-                for (at, place) in (block.start..).zip(places.chain([Listed::END])) {
+                for (at, place) in (run.start..).zip(places.chain([Listed::END])) {
                     store.set_listed(at, &place);
                 }
-                store.set_head(table.0, table.1, block.start);
-                let old = list.seen.replace(block);
+                store.set_head(table.0, table.1, run.start);
+                let old = list.seen.replace(run);
                 replaced.push(Replaced { list: old, subtables: std::mem::take(&mut list.leaving) });
             }
             lists.insert(table, list);
@@ -168,13 +168,13 @@ mod tests {
 
     #[test]
     fn a_list_that_cannot_change_stays_until_there_is_room() {
-        let (mut lists, mut memory) = (Lists::new(8), Memory::new(Sizes { flows: 1, connections: 1 }));
+        let (mut lists, mut memory) = (Lists::new(6), Memory::new(Sizes { flows: 1, connections: 1 }));
         for subtable in [1, 2] {
             assert!(lists.reserve(A));
             lists.place(A, subtable, subtable);
         }
         assert!(lists.publish(&mut memory, true, listed)[0].list.is_none());
-        assert!(lists.reserve(B), "where the first list of A was to be");
+        assert!(lists.reserve(B), "the rest");
         assert!(!lists.reserve(A), "no room for three");
 
         lists.remove(A, 2);

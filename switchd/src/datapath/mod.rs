@@ -41,5 +41,5 @@ use switchd_ebpf::layout::{MAX_BRIDGES, TABLES};
 const HEADS: u32 = MAX_BRIDGES * TABLES;
 /// Distinct masks, over all tables and bridges.
 const MAX_SUBTABLES: u32 = 8192;
-/// Places of the lists of them: each takes a power of two, and old ones stay until no packet can be at them.
+/// Places of the lists of them. Old lists stay until no packet can be at them.
 const MAX_LISTED: u32 = 65536;

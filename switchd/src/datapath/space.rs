@@ -1,5 +1,7 @@
 //! Numbered places of the datapath's arrays, to be taken and given back.
 
+use std::collections::BTreeMap;
+
 /// Things in numbered slots.
 pub(super) struct Slots<T> {
     slots: Vec<Option<T>>,
@@ -55,13 +57,6 @@ pub(super) struct Block {
     class: u32,
 }
 
-impl Block {
-    /// Whether it has room for so many.
-    pub fn holds(self, len: usize) -> bool {
-        len <= 1 << self.class
-    }
-}
-
 /// Memory for runs whose sizes are powers of two.
 pub(super) struct Space {
     next: u32,
@@ -88,5 +83,72 @@ impl Space {
 
     pub fn free(&mut self, block: Block) {
         self.free[block.class as usize].push(block.start);
+    }
+}
+
+/// A run of places of any length.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    pub start: u32,
+    len: u32,
+}
+
+impl Run {
+    /// Whether it has room for so many.
+    pub fn holds(self, len: usize) -> bool {
+        len <= self.len as usize
+    }
+}
+
+/// Memory for a few runs of any length. What is given back joins what is free beside it.
+pub(super) struct Runs {
+    /// What is free: where it begins, and its length.
+    free: BTreeMap<u32, u32>,
+}
+
+impl Runs {
+    /// The places from `start` on, up to the one before `end`.
+    pub fn new(start: u32, end: u32) -> Self {
+        Self { free: BTreeMap::from([(start, end.saturating_sub(start))]) }
+    }
+
+    pub fn take(&mut self, len: usize) -> Option<Run> {
+        let len = u32::try_from(len).ok()?;
+        let (&start, &room) = self.free.iter().find(|&(_, &room)| room >= len)?;
+        self.free.remove(&start);
+        if room > len {
+            self.free.insert(start + len, room - len);
+        }
+        Some(Run { start, len })
+    }
+
+    pub fn free(&mut self, mut run: Run) {
+        if let Some(behind) = self.free.remove(&(run.start + run.len)) {
+            run.len += behind;
+        }
+        if let Some((&start, before)) = self.free.range_mut(..run.start).next_back()
+            && start + *before == run.start
+        {
+            *before += run.len;
+            return;
+        }
+        self.free.insert(run.start, run.len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_join_again_in_whatever_order_they_are_given_back() {
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut runs = Runs::new(1, 10);
+            let taken = [2, 3, 4].map(|len| runs.take(len).unwrap());
+            assert_eq!(taken.map(|run| run.start), [1, 3, 6]);
+            assert!(runs.take(1).is_none());
+            order.into_iter().for_each(|which| runs.free(taken[which]));
+            assert_eq!(runs.free, BTreeMap::from([(1, 9)]), "{order:?}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use switchd_ebpf::pipeline::port;
 
 use super::compile::compile;
 use super::lists::Lists;
-use super::space::{Block, Slots, Space};
+use super::space::{Block, Run, Slots, Space};
 use super::store::{Store, state};
 use crate::rules::{BridgeId, RuleError, RuleId, RuleStats, Rules, TableStats};
 
@@ -107,7 +107,7 @@ enum Garbage {
     /// A subtable without a rule.
     Emptied(u32),
     /// A list of subtables that another one has replaced.
-    List(Block),
+    List(Run),
     /// A subtable's number.
     Subtable(u32),
 }
@@ -178,7 +178,7 @@ impl<S: Store> FlowTables<S> {
                     self.lists.remove((subtable.bridge, subtable.table), number);
                 }
             }
-            Garbage::List(block) => self.lists.free(block),
+            Garbage::List(run) => self.lists.free(run),
             Garbage::Subtable(number) => {
                 self.subtables.free(number);
             }

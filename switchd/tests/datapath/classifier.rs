@@ -258,7 +258,7 @@ fn garbage_of_an_earlier_removal_does_not_take_a_rule_that_is_only_staged_to_go(
 #[test]
 fn rules_that_were_removed_leave_room_for_others() {
     let mut both = Both::new(8);
-    // More masks than there are nodes, more rules than there is room for, but few at a time.
+    // More masks than there is room for, more rules than there is room for, but few at a time.
     for round in 0..10_000u64 {
         let mut matching = on(1, 1);
         (matching.mask.words[2], matching.key.words[2]) = (round + 1, round + 1);
@@ -271,6 +271,30 @@ fn rules_that_were_removed_leave_room_for_others() {
     let version = both.real.store().version();
     both.committed = BTreeMap::from([(version, both.staged.clone())]);
     both.check_aimed(&Key::ZERO);
+}
+
+#[test]
+fn one_table_may_have_all_masks_that_there_are() {
+    const MASKS: u64 = 8192;
+    let mut both = Both::new(10_000);
+    let rule = |number: u64| {
+        let mut matching = on(1, 1);
+        (matching.mask.words[2], matching.key.words[2]) = (number + 1, number + 1);
+        matching
+    };
+    // Lists of every length come and go on the way.
+    for number in 0..MASKS {
+        both.add((number * 7919 % 60000) as u16, rule(number)).unwrap();
+        if number % 16 == 0 {
+            both.real.commit();
+        }
+    }
+    let refused = both.add(1, rule(MASKS)).unwrap_err();
+    assert_eq!(refused, RuleError::Map("more than 8192 distinct masks".into()));
+    both.remove(0);
+    both.commit();
+    both.add(1, rule(MASKS)).unwrap();
+    both.commit();
 }
 
 #[test]
