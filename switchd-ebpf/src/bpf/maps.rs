@@ -239,7 +239,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn listed(&self, place: u32) -> Option<&[Listed; WINDOW as usize]> {
-        // SAFETY: there are so many places more than searches may begin at, and lists that packets see do not change.
+        // SAFETY: there are so many places more than searches may begin at. Lists that packets see do not change, and what
+        // lies behind the end of one is not looked at.
         LISTS.at(place, constant!(listed)).map(|first| unsafe { first.cast().as_ref() })
     }
 

@@ -105,7 +105,7 @@ impl Store for KernelStore {
     fn set_version(&mut self, version: u64) {
         if let Some(config) = self.config.at(0) {
             // SAFETY: within the mapping; both sides access the word whole. Release: whoever sees the version
-            // sees the actions and nodes that were written for it.
+            // sees the actions and lists that were written for it.
             unsafe { AtomicU64::from_ptr(&raw mut (*config.as_ptr()).version) }
                 .store(version, Ordering::Release);
         }
