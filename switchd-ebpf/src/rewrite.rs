@@ -14,17 +14,73 @@ use crate::tables::Tables;
 /// opcode), and the traffic class. The port of entry and the connection's state do not.
 const FIRST_WORD: u64 = 0xff << 32 | 0xff << 56;
 
-/// Whether two copies have the same headers.
-#[inline(always)]
-#[must_use]
-pub fn same(a: &Headers, b: &Headers) -> bool {
-    let mut differ = (a[0] ^ b[0]) & FIRST_WORD;
-    let mut i = 1;
-    while i < a.len() {
-        differ |= a[i] ^ b[i];
-        i += 1;
+/// The headers that a packet is to get.
+#[repr(C)]
+pub struct Target {
+    /// The headers.
+    pub headers: Headers,
+    /// What of them is still to be written: bits of [`due`].
+    due: u64,
+}
+
+/// Which words of the headers are to be written: to each belongs the bit of its number.
+mod due {
+    pub const FIRST: u64 = 1;
+    pub const ETH_DST: u64 = 1 << 1;
+    pub const ETH_SRC: u64 = 1 << 2;
+    pub const IPV4: u64 = 1 << 3;
+    pub const TTL_AND_PORTS: u64 = 1 << 4;
+    pub const IPV6_SRC_HIGH: u64 = 1 << 5;
+    pub const IPV6_SRC_LOW: u64 = 1 << 6;
+    pub const IPV6_DST_HIGH: u64 = 1 << 7;
+    pub const IPV6_DST_LOW: u64 = 1 << 8;
+    pub const ARP_SHA: u64 = 1 << 9;
+    pub const ARP_THA: u64 = 1 << 10;
+    pub const ND_TARGET_HIGH: u64 = 1 << 11;
+    pub const ND_TARGET_LOW: u64 = 1 << 12;
+    /// Beside the destination address in its word. The last, because it moves everything behind it, and the layout
+    /// holds for the packet as it came.
+    pub const VLAN: u64 = 1 << 13;
+    /// How many there are.
+    pub const MOST: u32 = 14;
+}
+
+impl Target {
+    /// One with these headers.
+    #[must_use]
+    pub fn new(headers: &Headers) -> Self {
+        Self { headers: *headers, due: 0 }
     }
-    differ == 0
+
+    /// Notes what is to be written to a packet that has these headers. False: nothing is.
+    #[inline(always)]
+    fn aim(&mut self, from: &Headers) -> bool {
+        self.due = 0;
+        let mut i = 0;
+        while i < from.len() {
+            let matters = match i {
+                0 => FIRST_WORD,
+                1 => MAC,
+                _ => !0,
+            };
+            if (from[i] ^ self.headers[i]) & matters != 0 {
+                self.add(1 << i);
+            }
+            i += 1;
+        }
+        if (from[1] ^ self.headers[1]) >> 48 != 0 {
+            self.add(due::VLAN);
+        }
+        self.due != 0
+    }
+
+    /// In memory, where the verifier knows nothing of it: in a register it would follow each combination of bits.
+    #[inline(always)]
+    fn add(&mut self, bit: u64) {
+        let due = &raw mut self.due;
+        // SAFETY: a reference is valid for reads and writes.
+        unsafe { due.write_volatile(due.read_volatile() | bit) };
+    }
 }
 
 /// A packet that is given other headers.
@@ -33,13 +89,14 @@ struct Rewrite<'a, P> {
     layout: &'a Layout,
     from: &'a Headers,
     to: &'a Headers,
+    due: &'a mut u64,
     failed: bool,
 }
 
-/// Writes the difference between `from`, which is what the packet has, and `to` into the packet, and keeps its
-/// checksums right. False if the packet refused, which leaves it unusable.
+/// Writes the difference between `from`, which is what the packet has, and what it is to get into the packet, and keeps
+/// its checksums right. False if the packet refused, which leaves it unusable.
 ///
-/// Each field is a step of its own, in a loop, for the verifier's sake: in a row, the number of ways through
+/// Each word is a step of its own, in a loop, for the verifier's sake: in a row, the number of ways through
 /// them would double with each.
 #[inline(always)]
 pub fn rewrite<P: Packet, D: Tables>(
@@ -47,37 +104,42 @@ pub fn rewrite<P: Packet, D: Tables>(
     packet: &mut P,
     layout: &Layout,
     from: &Headers,
-    to: &Headers,
+    target: &mut Target,
 ) -> bool {
-    let mut rewrite = Rewrite { packet, layout, from, to, failed: false };
-    datapath.repeat(STEPS, step::<P>, (&raw mut rewrite).cast());
+    if !target.aim(from) {
+        return true;
+    }
+    let mut rewrite =
+        Rewrite { packet, layout, from, to: &target.headers, due: &mut target.due, failed: false };
+    datapath.repeat(due::MOST, step::<P>, (&raw mut rewrite).cast());
     !rewrite.failed
 }
 
-const STEPS: u32 = 14;
-
-extern "C" fn step<P: Packet>(index: u64, rewrite: *mut c_void) -> i64 {
+extern "C" fn step<P: Packet>(_index: u64, rewrite: *mut c_void) -> i64 {
     // SAFETY: `rewrite` passes its own, exclusively borrowed for as long as the loop runs.
     let rewrite = unsafe { &mut *rewrite.cast::<Rewrite<'_, P>>() };
-    let done = match index {
-        0 => rewrite.mac_at(0, 1),
-        1 => rewrite.mac_at(6, 2),
-        2 => rewrite.traffic_class(),
-        3 => rewrite.ttl(),
-        4 => rewrite.ipv4_addresses(),
-        5 => rewrite.ipv6_half(5),
-        6 => rewrite.ipv6_half(6),
-        7 => rewrite.ipv6_half(7),
-        8 => rewrite.ipv6_half(8),
-        9 => rewrite.arp(),
-        10 => rewrite.ports(),
-        11 => rewrite.neighbour(),
-        12 => rewrite.shifts(),
-        // Last, because it moves everything behind it, and `layout` holds for the packet as it came.
-        _ => rewrite.vlan(),
+    let next = *rewrite.due & rewrite.due.wrapping_neg();
+    *rewrite.due ^= next;
+    let done = match next {
+        due::FIRST => rewrite.first_word(),
+        due::ETH_DST => rewrite.packet.store(0, mac(rewrite.to[1])),
+        due::ETH_SRC => rewrite.packet.store(6, mac(rewrite.to[2])),
+        due::IPV4 => rewrite.ipv4_addresses(),
+        due::TTL_AND_PORTS => rewrite.label() && rewrite.ttl() && rewrite.ports(),
+        due::IPV6_SRC_HIGH => rewrite.ipv6_half(5),
+        due::IPV6_SRC_LOW => rewrite.ipv6_half(6),
+        due::IPV6_DST_HIGH => rewrite.ipv6_half(7),
+        due::IPV6_DST_LOW => rewrite.ipv6_half(8),
+        due::ARP_SHA => rewrite.hardware_address(9, 8, rewrite.layout.nd_sll),
+        due::ARP_THA => rewrite.hardware_address(10, 18, rewrite.layout.nd_tll),
+        due::ND_TARGET_HIGH if rewrite.is_neighbour_discovery() => rewrite.target(11),
+        due::ND_TARGET_HIGH => rewrite.shifts(),
+        due::ND_TARGET_LOW => !rewrite.is_neighbour_discovery() || rewrite.target(12),
+        due::VLAN => rewrite.vlan(),
+        _ => true,
     };
     rewrite.failed = !done;
-    i64::from(!done)
+    i64::from(!done || *rewrite.due == 0)
 }
 
 /// ICMPv6 types of neighbour discovery, the only ones with a target and link layer addresses in the key.
@@ -100,27 +162,18 @@ impl<P: Packet> Rewrite<'_, P> {
     }
 
     #[inline(always)]
+    fn is_arp(&self) -> bool {
+        self.is(eth_type::ARP) || self.is(eth_type::RARP)
+    }
+
+    #[inline(always)]
     fn l3(&self) -> u32 {
         u32::from(self.layout.l3)
-    }
-
-    /// The bits of a word that change.
-    #[inline(always)]
-    fn changed(&self, word: usize) -> u64 {
-        self.from[word] ^ self.to[word]
-    }
-
-    #[inline(always)]
-    fn mac_at(&mut self, offset: u32, word: usize) -> bool {
-        self.changed(word) & MAC == 0 || self.packet.store(offset, mac(self.to[word]))
     }
 
     #[inline(always)]
     fn vlan(&mut self) -> bool {
         let (old, new) = ((self.from[1] >> 48) as u16, (self.to[1] >> 48) as u16);
-        if old == new {
-            return true;
-        }
         match (old & VLAN_CFI != 0, new & VLAN_CFI != 0) {
             (false, true) => self.packet.push_vlan(new & !VLAN_CFI),
             (true, false) => self.packet.pop_vlan(),
@@ -129,21 +182,32 @@ impl<P: Packet> Rewrite<'_, P> {
         }
     }
 
-    /// TOS of IPv4; traffic class and flow label of IPv6.
+    /// TOS of IPv4, traffic class of IPv6; opcode of ARP.
     #[inline(always)]
-    fn traffic_class(&mut self) -> bool {
-        let (old, new) = (self.from[0] >> 56, self.to[0] >> 56);
+    fn first_word(&mut self) -> bool {
         let at = self.l3();
         if self.is(eth_type::IPV4) {
-            return old == new
-                || self.packet.store(at + 1, [new as u8])
-                    && self.packet.correct_checksum(at + 10, delta(old, new), Changed::IpHeader);
+            let (old, new) = (self.from[0] >> 56, self.to[0] >> 56);
+            self.packet.store(at + 1, [new as u8])
+                && self.packet.correct_checksum(at + 10, delta(old, new), Changed::IpHeader)
+        } else if self.is(eth_type::IPV6) {
+            self.class_and_label()
+        } else {
+            !self.is_arp() || self.packet.store(at + 6, [0, (self.to[0] >> 32) as u8])
         }
-        if !self.is(eth_type::IPV6) || old == new && self.changed(4) & 0xf_ffff == 0 {
-            return true;
-        }
-        let first = 6 << 28 | new << 20 | self.to[4] & 0xf_ffff;
-        self.packet.store(at, (first as u32).to_be_bytes())
+    }
+
+    /// The first four bytes of IPv6.
+    #[inline(always)]
+    fn class_and_label(&mut self) -> bool {
+        let first = 6 << 28 | self.to[0] >> 56 << 20 | self.to[4] & 0xf_ffff;
+        self.packet.store(self.l3(), (first as u32).to_be_bytes())
+    }
+
+    /// Flow label of IPv6.
+    #[inline(always)]
+    fn label(&mut self) -> bool {
+        (self.from[4] ^ self.to[4]) & 0xf_ffff == 0 || !self.is(eth_type::IPV6) || self.class_and_label()
     }
 
     /// TTL of IPv4, hop limit of IPv6.
@@ -162,23 +226,26 @@ impl<P: Packet> Rewrite<'_, P> {
         }
     }
 
+    /// Those of IPv4, or of ARP.
     #[inline(always)]
     fn ipv4_addresses(&mut self) -> bool {
         let (old, new) = (self.from[3], self.to[3]);
-        if old == new || !self.is(eth_type::IPV4) {
-            return true;
-        }
         let at = self.l3();
-        self.packet.store(at + 12, new.to_be_bytes())
-            && self.packet.correct_checksum(at + 10, delta(old, new), Changed::IpHeader)
-            && self.correct_pseudo_header(delta(old, new))
+        if self.is(eth_type::IPV4) {
+            return self.packet.store(at + 12, new.to_be_bytes())
+                && self.packet.correct_checksum(at + 10, delta(old, new), Changed::IpHeader)
+                && self.correct_pseudo_header(delta(old, new));
+        }
+        let [s0, s1, s2, s3, t0, t1, t2, t3] = new.to_be_bytes();
+        !self.is_arp()
+            || self.packet.store(at + 14, [s0, s1, s2, s3]) && self.packet.store(at + 24, [t0, t1, t2, t3])
     }
 
     /// Half an IPv6 address: word 5 of the key is the first.
     #[inline(always)]
     fn ipv6_half(&mut self, word: usize) -> bool {
         let (old, new) = (self.from[word], self.to[word]);
-        if old == new || !self.is(eth_type::IPV6) {
+        if !self.is(eth_type::IPV6) {
             return true;
         }
         let at = self.l3() + 8 * (word as u32 - 4);
@@ -209,21 +276,6 @@ impl<P: Packet> Rewrite<'_, P> {
             ip_proto::ICMPV6 => Some((at + 2, true)),
             _ => None,
         }
-    }
-
-    #[inline(always)]
-    fn arp(&mut self) -> bool {
-        if !self.is(eth_type::ARP) && !self.is(eth_type::RARP) {
-            return true;
-        }
-        let at = self.l3();
-        let [s0, s1, s2, s3, t0, t1, t2, t3] = self.to[3].to_be_bytes();
-        // All of it: an ARP packet that is changed at all is mostly changed all over.
-        self.packet.store(at + 6, [0, (self.to[0] >> 32) as u8])
-            && self.packet.store(at + 8, mac(self.to[9]))
-            && self.packet.store(at + 14, [s0, s1, s2, s3])
-            && self.packet.store(at + 18, mac(self.to[10]))
-            && self.packet.store(at + 24, [t0, t1, t2, t3])
     }
 
     /// Ports, or ICMP's type and code.
@@ -272,21 +324,40 @@ impl<P: Packet> Rewrite<'_, P> {
         self.packet.store(at, sum.to_le_bytes())
     }
 
-    /// Neighbour discovery's target and link layer addresses.
     #[inline(always)]
-    fn neighbour(&mut self) -> bool {
-        let at = u32::from(self.layout.l4);
-        if !self.is(eth_type::IPV6)
-            || at == 0
-            || (self.from[0] >> 32) as u8 != ip_proto::ICMPV6
-            || !matches!(self.from[4] >> 48, ND_SOLICITATION | ND_ADVERTISEMENT)
-            || self.changed(9) | self.changed(10) | self.changed(11) | self.changed(12) == 0
-        {
-            return true;
+    fn is_neighbour_discovery(&self) -> bool {
+        self.is(eth_type::IPV6)
+            && self.layout.l4 != 0
+            && (self.from[0] >> 32) as u8 == ip_proto::ICMPV6
+            && matches!(self.from[4] >> 48, ND_SOLICITATION | ND_ADVERTISEMENT)
+    }
+
+    /// A word of the hardware address in ARP, at this distance from its header; or of the link layer address in an
+    /// option of neighbour discovery.
+    #[inline(always)]
+    fn hardware_address(&mut self, word: usize, in_arp: u32, in_option: u16) -> bool {
+        if self.is_arp() {
+            return self.packet.store(self.l3() + in_arp, mac(self.to[word]));
         }
-        self.covered(at + 8, 11) && self.covered(at + 16, 12) && self.link_address(self.layout.nd_sll, 9) && {
-            self.link_address(self.layout.nd_tll, 10)
-        }
+        // The message may have no such option to be changed.
+        in_option == 0
+            || !self.is_neighbour_discovery()
+            || self.packet.store(u32::from(in_option), mac(self.to[word])) && self.correct_for(word)
+    }
+
+    /// Half the target of neighbour discovery: word 11 of the key is the first.
+    #[inline(always)]
+    fn target(&mut self, word: usize) -> bool {
+        let at = u32::from(self.layout.l4) + 8 * (word as u32 - 10);
+        self.packet.store(at, self.to[word].to_be_bytes()) && self.correct_for(word)
+    }
+
+    /// Corrects ICMPv6's checksum for a word under it.
+    #[inline(always)]
+    fn correct_for(&mut self, word: usize) -> bool {
+        let field = u32::from(self.layout.l4) + 2;
+        let sum = delta(self.from[word], self.to[word]);
+        self.packet.correct_checksum(field, sum, Changed::Transport)
     }
 
     /// What translation adds to sequence numbers and identifiers (see [`SHIFTS`]).
@@ -294,7 +365,7 @@ impl<P: Packet> Rewrite<'_, P> {
     fn shifts(&mut self) -> bool {
         let at = u32::from(self.layout.l4);
         let (old, new) = (self.from[SHIFTS], self.to[SHIFTS]);
-        if old == new || at == 0 {
+        if at == 0 {
             return true;
         }
         match (self.from[0] >> 32) as u8 {
@@ -312,9 +383,7 @@ impl<P: Packet> Rewrite<'_, P> {
                 self.packet.store(at + 4, after.to_be_bytes())
                     && self.packet.correct_checksum(at + 16, delta(before, after), Changed::Transport)
             }
-            ip_proto::ICMP | ip_proto::ICMPV6
-                if !matches!(self.from[4] >> 48, ND_SOLICITATION | ND_ADVERTISEMENT) =>
-            {
+            ip_proto::ICMP | ip_proto::ICMPV6 => {
                 let Some(id) = self.packet.load::<2>(at + 4) else { return false };
                 let id = u16::from_be_bytes(id);
                 let shifted = id.wrapping_add(new as u16).wrapping_sub(old as u16);
@@ -324,26 +393,5 @@ impl<P: Packet> Rewrite<'_, P> {
             }
             _ => true,
         }
-    }
-
-    /// A word under ICMPv6's checksum.
-    #[inline(always)]
-    fn covered(&mut self, at: u32, word: usize) -> bool {
-        let sum = delta(self.from[word], self.to[word]);
-        let field = u32::from(self.layout.l4) + 2;
-        self.packet.store(at, self.to[word].to_be_bytes())
-            && self.packet.correct_checksum(field, sum, Changed::Transport)
-    }
-
-    #[inline(always)]
-    fn link_address(&mut self, at: u16, word: usize) -> bool {
-        if at == 0 {
-            // The message has no such option to be changed.
-            return true;
-        }
-        let sum = delta(self.from[word], self.to[word]);
-        let field = u32::from(self.layout.l4) + 2;
-        self.packet.store(u32::from(at), mac(self.to[word]))
-            && self.packet.correct_checksum(field, sum, Changed::Transport)
     }
 }

@@ -17,7 +17,7 @@ use switchd_ebpf::layout::{DEFERRED as DEFERRED_SLOTS, MAX_BRIDGE_PORTS, NOTE_MA
 use switchd_ebpf::packet::{Buffer, Changed, MAX_OFFSET, Packet};
 use switchd_ebpf::parse::{eth_type, parse};
 use switchd_ebpf::pipeline::{Effects, MAX_COPIES, MAX_OUTPUTS, Machine, Run, copy_headers, port};
-use switchd_ebpf::rewrite::{rewrite, same};
+use switchd_ebpf::rewrite::rewrite;
 use switchd_ebpf::tables::Tables;
 
 use super::bytes::{self, define_sum};
@@ -115,14 +115,12 @@ extern "C" fn send_one(index: u64, sending: *mut c_void) -> i64 {
     let output = &effects.outputs[index];
     let machine = &mut *sending.machine;
     let to = &effects.copies[usize::from(output.copy) & (MAX_COPIES - 1)];
-    if !same(&machine.wire, to) {
-        copy_headers(&mut machine.target, to);
-        if tc_rewrite(sending.packet.skb) == 0 {
-            sending.maps.dropped(DropReason::Rewrite);
-            return 1;
-        }
-        copy_headers(&mut machine.wire, to);
+    copy_headers(&mut machine.target.headers, to);
+    if tc_rewrite(sending.packet.skb) == 0 {
+        sending.maps.dropped(DropReason::Rewrite);
+        return 1;
     }
+    copy_headers(&mut machine.wire, to);
     if output.port == port::FLOOD || output.port == port::ALL {
         // SAFETY: values are replaced as a whole, and freed only after the program has run.
         sending.list = unsafe { PORT_LISTS.get(machine.bridge) };
@@ -200,8 +198,8 @@ pub extern "C" fn tc_rewrite(skb: *mut __sk_buff) -> u32 {
     let maps = Maps::open();
     let Some(machine) = maps.machine(Hook::Tcx) else { return 0 };
     // SAFETY: as in `tc_parse`.
-    let machine = unsafe { machine.as_ref() };
-    u32::from(rewrite(&maps, &mut TcPacket { skb }, &machine.layout, &machine.wire, &machine.target))
+    let machine = unsafe { &mut *machine.as_ptr() };
+    u32::from(rewrite(&maps, &mut TcPacket { skb }, &machine.layout, &machine.wire, &mut machine.target))
 }
 
 define_sum!(

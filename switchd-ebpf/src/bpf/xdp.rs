@@ -13,7 +13,7 @@ use switchd_ebpf::layout::{DEFERRED as DEFERRED_SLOTS, NOTE_MAGIC, Note, port_fl
 use switchd_ebpf::packet::{Buffer, Changed, MAX_OFFSET, Packet};
 use switchd_ebpf::parse::{eth_type, parse};
 use switchd_ebpf::pipeline::{MAX_COPIES, MAX_OUTPUTS, Machine, Run, copy_headers, port};
-use switchd_ebpf::rewrite::{rewrite, same};
+use switchd_ebpf::rewrite::rewrite;
 use switchd_ebpf::tables::Tables as _;
 
 use super::bytes::{self, define_sum};
@@ -166,12 +166,9 @@ pub extern "C" fn xdp_rewrite(ctx: *mut xdp_md) -> u32 {
     // Either the first that were kept, or the present ones.
     let headers =
         if machine.effects.n_copies == 0 { machine.key.headers() } else { &machine.effects.copies[0] };
-    if same(&machine.wire, headers) {
-        return 1;
-    }
-    copy_headers(&mut machine.target, headers);
+    copy_headers(&mut machine.target.headers, headers);
     let mut packet = XdpPacket { ctx: XdpContext::new(ctx) };
-    u32::from(rewrite(&maps, &mut packet, &machine.layout, &machine.wire, &machine.target))
+    u32::from(rewrite(&maps, &mut packet, &machine.layout, &machine.wire, &mut machine.target))
 }
 
 define_sum!(

@@ -9,6 +9,7 @@ use crate::conntrack::{self, Last};
 use crate::key::{CT_STATE, HEADER_WORDS, Key, TP_DST, TP_SRC, WORDS};
 use crate::layout::{Probe, RuleRef, port_flags};
 use crate::parse::Layout;
+use crate::rewrite::Target;
 
 /// The header words of a key.
 pub type Headers = [u64; HEADER_WORDS];
@@ -89,7 +90,7 @@ pub struct Machine {
     /// Where they are.
     pub layout: Layout,
     /// The headers that the packet is to get, while it is rewritten.
-    pub target: Headers,
+    pub target: Target,
     /// Nanoseconds of the coarse monotonic clock.
     pub now: u64,
     /// The version of the flow tables that this packet sees.

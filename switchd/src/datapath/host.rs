@@ -25,7 +25,7 @@ use switchd_ebpf::layout::{
 use switchd_ebpf::packet::Packet as _;
 use switchd_ebpf::parse;
 use switchd_ebpf::pipeline::{Body, Machine, Run, port};
-use switchd_ebpf::rewrite::rewrite;
+use switchd_ebpf::rewrite::{Target, rewrite};
 use switchd_ebpf::tables::Tables;
 
 pub use self::connections::ConnectionTable;
@@ -201,7 +201,8 @@ impl Memory {
         for output in effects.outputs.iter().take(effects.n_outputs as usize) {
             let Some(headers) = effects.copies.get(usize::from(output.copy)) else { continue };
             let mut copy = packet.clone();
-            if !rewrite(self, &mut copy, &machine.layout, &machine.wire, headers) {
+            let mut target = Target::new(headers);
+            if !rewrite(self, &mut copy, &machine.layout, &machine.wire, &mut target) {
                 self.dropped(DropReason::Rewrite);
                 break;
             }
