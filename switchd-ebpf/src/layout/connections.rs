@@ -1,6 +1,6 @@
 //! Connection tracking: zones, tuples, records, and what goes with them.
 
-use core::mem::size_of;
+use core::mem::{offset_of, size_of};
 
 use conntrack_core::Connection;
 use conntrack_core::ftp::Lines;
@@ -232,26 +232,29 @@ pub struct Record {
     pub packets: [u64; 2],
     /// Bytes likewise.
     pub bytes: [u64; 2],
+    /// The label, high half first.
+    pub label: [u64; 2],
+    /// The protocol's state.
+    pub connection: Connection,
     /// The mark.
     pub mark: u32,
     /// Its timeouts: an index into them, from the zone that it was committed in.
     pub policy: u16,
     /// One of [`helper`].
     pub helper: u16,
-    /// The [`life::owner`] of the connection that expected this one, if its status says that it was expected.
-    pub parent: u64,
-    /// The protocol's state.
-    pub connection: Connection,
-    /// The label, high half first.
-    pub label: [u64; 2],
     /// The tuples, original and reply; mirror images of each other unless the connection is translated. IPv4
     /// addresses are in the low 32 bits of the second word.
     pub tuples: [Tuple; 2],
+    /// The [`life::owner`] of the connection that expected this one, if its status says that it was expected.
+    pub parent: u64,
     /// When it was made.
     pub created: u64,
     /// Where the tuples are (see [`place`]).
     pub places: [u32; 2],
 }
+
+// The original tuple ends with a cache line: all packets show it, and those that have it need not look at the next line.
+const _: () = assert!(size_of::<Record>() == 256 && offset_of!(Record, tuples) + size_of::<Tuple>() == 192);
 
 /// Where a tuple is: the number of its [`TupleBucket`], shifted left by five, and the place in that.
 pub mod place {
