@@ -160,6 +160,38 @@ fn a_secure_bridge_has_no_flow_of_its_own() -> Result<()> {
     Ok(())
 }
 
+/// As OVS's own tests and many scripts make their hosts.
+#[test]
+fn a_peer_may_be_set_up_after_its_port_was_added() -> Result<()> {
+    let lab = Lab::new()?;
+    let _switch = lab.switchd(&[])?;
+    topology::add_bridge(&lab, "br0", Datapath::Xdp)?;
+    let hosts = lab.netns("hosts")?;
+    let mut wires = Vec::new();
+    for (port, moved_late) in [("p1", false), ("p2", true)] {
+        let peer = format!("{port}-peer");
+        lab.exec("ip", &["link", "add", port, "type", "veth", "peer", &peer])?.ok()?;
+        let moved = || lab.exec("ip", &["link", "set", &peer, "netns", hosts.name()])?.ok();
+        if !moved_late {
+            moved()?;
+        }
+        lab.exec("ip", &["link", "set", port, "up"])?.ok()?;
+        lab.ovs("vsctl", &["add-port", "br0", port])?.ok()?;
+        if moved_late {
+            moved()?;
+        }
+        hosts.exec("ip", &["link", "set", &peer, "up"])?.ok()?;
+        wires.push(hosts.open_wire(&peer)?);
+    }
+    topology::replace_flows(&lab, "br0", &["in_port=p1,actions=p2", "in_port=p2,actions=p1"])?;
+    let frame = ping(&Ethernet::default())?;
+    for [from, to] in [[0, 1], [1, 0]] {
+        wires[from].send(&frame)?;
+        assert!(wires[to].sees(&frame, SOON)?, "from {from}: {}", lab.ovs("vsctl", &["show"])?);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_veth_that_comes_back_is_served_again() -> Result<()> {
     let lab = Lab::new()?;

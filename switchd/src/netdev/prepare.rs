@@ -121,6 +121,9 @@ pub enum PrepareError {
         /// The peer.
         peer: String,
     },
+    /// The device itself could not be set down and up again.
+    #[error("could not be set down and up ({0})")]
+    Reopen(io::Error),
     /// The kernel refused a request.
     #[error("peer's offloads cannot be handled ({0})")]
     Io(#[from] io::Error),
@@ -132,10 +135,34 @@ pub(super) fn prepare(own: &mut Netdevs, link: &Link) -> Result<Prepared, Prepar
         return Ok(Prepared::default());
     }
     let lower = link.lower.ok_or(PrepareError::NoPeer)?;
-    let (before, peer) =
-        on_peer(own, lower, |netdevs, peer| Ok((set_needed(&netdevs.ethtool, peer)?, peer.clone())))?;
+    let (before, peer, is_up) = on_peer(own, lower, |netdevs, peer| {
+        let was_up = is_up(netdevs, peer.ifindex)?;
+        let before = set_needed(&netdevs.ethtool, peer)?;
+        Ok((before, peer.clone(), was_up && is_up(netdevs, peer.ifindex)?))
+    })?;
     let changes = (!before.is_empty()).then_some(Changes { device: link.ifindex, peer, before });
-    Ok(Prepared { changes })
+    let prepared = Prepared { changes };
+    if !is_up && let Err(error) = reopen(own, link.ifindex) {
+        // It fails already; that this cannot be undone either would be no news.
+        let _ = undo(own, &prepared);
+        return Err(PrepareError::Reopen(error));
+    }
+    Ok(prepared)
+}
+
+fn is_up(netdevs: &mut Netdevs, ifindex: u32) -> io::Result<bool> {
+    Ok(netdevs.rtnl.link_by_index(ifindex)?.is_some_and(|link| link.admin_up))
+}
+
+/// Has the kernel look again whether frames can be redirected to a device: while its peer is down, it takes no note of
+/// the peer's features (`veth_set_features`), but when the device is set up (`veth_open`). No frame is lost, as there is
+/// no carrier.
+fn reopen(own: &mut Netdevs, ifindex: u32) -> io::Result<()> {
+    if is_up(own, ifindex)? {
+        own.rtnl.set_up(ifindex, false)?;
+        own.rtnl.set_up(ifindex, true)?;
+    }
+    Ok(())
 }
 
 /// See [`Devices::undo`](super::Devices::undo).

@@ -4,11 +4,11 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rtnetlink::packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
     NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{Socket, SocketAddr};
@@ -70,6 +70,15 @@ impl Rtnl {
             }
         }
         Err(io::Error::new(io::ErrorKind::Interrupted, "devices change faster than they can be listed"))
+    }
+
+    /// Sets a device up or down.
+    pub(super) fn set_up(&mut self, ifindex: u32, up: bool) -> io::Result<()> {
+        let mut change = LinkMessage::default();
+        change.header.index = ifindex;
+        change.header.change_mask = LinkFlags::Up;
+        change.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        self.request(RouteNetlinkMessage::SetLink(change), NLM_F_ACK).map(drop)
     }
 
     /// The number that this namespace knows another one by; `None`: it has not given it any.
