@@ -433,6 +433,21 @@ mod tests {
                 },
             ),
             (
+                "set br br0 datapath_t=\"\" fail=secure",
+                Command::SetBridge {
+                    bridge: s("br0"),
+                    settings: vec![
+                        BridgeSetting::DatapathType(DatapathType::Xdp),
+                        BridgeSetting::FailMode(Some(FailMode::Secure)),
+                    ],
+                    if_exists: false,
+                },
+            ),
+            (
+                "set int p ofport_r=7",
+                Command::SetInterface { interface: s("p"), ofport_request: Some(7), if_exists: false },
+            ),
+            (
                 "set-fail-mode br0 standalone",
                 Command::SetFailMode { bridge: s("br0"), fail_mode: Some(FailMode::Standalone) },
             ),
@@ -530,6 +545,12 @@ mod tests {
             ("--timeout", "option '--timeout' requires an argument"),
             ("add-port br0 p tag=3", "Port does not contain a column whose name matches \"tag\""),
             ("set foo p a=b", "unknown table \"foo\""),
+            ("set i p ofport_request=1", "multiple table names match \"i\""),
+            ("set q p a=b", "multiple table names match \"q\""),
+            ("set ssl p a=b", "unknown table \"ssl\""),
+            ("get int p ofp", "Interface contains more than one column whose name matches \"ofp\""),
+            ("set br b f=secure", "Bridge contains more than one column whose name matches \"f\""),
+            ("set br b flood=1", "Bridge does not contain a column whose name matches \"flood\""),
             (
                 "set interface p type=internal",
                 "Interface does not contain a column whose name matches \"type\"",
