@@ -106,6 +106,25 @@ fn bridge_protocols_stay_on_their_link() {
     bpdu[..6].copy_from_slice(&[1, 0x80, 0xc2, 0, 0, 0x0f]);
     let outcome = send_on(&tables, 0, 1, 0, &bpdu);
     assert_eq!(outcome, Outcome { outputs: vec![], drops: vec![(DropReason::ReservedAddress, 1)] });
-    bpdu[5] = 0x10;
-    assert_eq!(send(&tables, 1, 0, &bpdu), [2, 3, 4]);
+    for (address, stays) in [
+        ([1, 0x80, 0xc2, 0, 0, 0], true),
+        ([1, 0x80, 0xc2, 0, 0, 0x10], false),
+        // Discovery and spanning trees of other makers.
+        ([1, 0, 0xc, 0, 0, 0], true),
+        ([1, 0, 0xc, 0xcc, 0xcc, 0xbf], false),
+        ([1, 0, 0xc, 0xcc, 0xcc, 0xc0], true),
+        ([1, 0, 0xc, 0xcc, 0xcc, 0xc7], true),
+        ([1, 0, 0xc, 0xcc, 0xcc, 0xc8], false),
+        ([1, 0, 0xc, 0xcc, 0xcc, 0xcc], true),
+        ([1, 0, 0xc, 0xcc, 0xcc, 0xcd], true),
+        ([1, 0, 0xc, 0xcd, 0xcd, 0xcd], true),
+        ([0, 0xe0, 0x2b, 0, 0, 0], true),
+        ([0, 0xe0, 0x2b, 0, 0, 1], false),
+        ([0, 0xe0, 0x2b, 0, 0, 4], true),
+        ([0, 0xe0, 0x2b, 0, 0, 6], true),
+    ] {
+        bpdu[..6].copy_from_slice(&address);
+        let ports = send(&tables, 1, 0, &bpdu);
+        assert_eq!(ports, if stays { vec![] } else { vec![2, 3, 4] }, "{address:x?}");
+    }
 }
