@@ -189,6 +189,26 @@ fn files_come_over_announced_connections() -> Result<()> {
     Ok(())
 }
 
+/// What was announced has the helper that flows give it, to be seen, but announces nothing itself.
+#[test]
+fn an_announced_connection_shows_its_helper() -> Result<()> {
+    let world = World::new(Datapath::Xdp)?;
+    let mut flows = vec!["ct_state=-trk,tcp,actions=ct(table=1)".to_owned()];
+    for (from, to, new) in [(1, 2, "+new"), (2, 1, "+new+rel")] {
+        flows.push(format!("table=1,ct_state={new},tcp,in_port={from},actions=ct(commit,alg=ftp),{to}"));
+        flows.push(format!("table=1,ct_state=+est,tcp,in_port={from},actions={to}"));
+    }
+    world.with(&flows)?;
+    let _server = world.ftp(SERVER[0])?;
+    for options in [PASSIVE[0], ACTIVE[0]] {
+        world.exchange(SERVER[0], options)?;
+    }
+    let connections = world.connections()?;
+    assert!(connections.contains(",parent="), "{connections}");
+    assert!(connections.lines().all(|line| line.contains(",helper=ftp")), "{connections}");
+    Ok(())
+}
+
 #[test]
 fn nothing_comes_without_a_helper() -> Result<()> {
     let world = World::new(Datapath::Xdp)?;

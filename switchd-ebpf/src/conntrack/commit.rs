@@ -129,7 +129,6 @@ pub fn commit<P: Packet, D: Tables + Connections>(run: &mut Run<'_, P, D>) {
 #[inline(always)]
 fn wanted_helper(machine: &Machine) -> u16 {
     match machine.track.flags & (op::CT_FTP | op::CT_TFTP) {
-        _ if machine.track.heritage.expected != 0 => helper::NONE,
         op::CT_FTP => helper::FTP,
         op::CT_TFTP => helper::TFTP,
         _ => helper::NONE,

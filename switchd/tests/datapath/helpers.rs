@@ -190,7 +190,7 @@ fn a_server_waits_for_the_client() {
     let data = Talk::open_from(&twins, 1, (ip(CLIENT), 4001), (ip(SERVER), 5000));
     data.expect("it was announced").say(1, "list", "list");
     let records = twins.connections();
-    assert_eq!((records[0].helper, records[1].helper), (helper::FTP, helper::NONE));
+    assert_eq!((records[0].helper, records[1].helper), (helper::FTP, helper::FTP), "as the flows say");
     assert_ne!(records[1].connection.status & status::EXPECTED, 0);
     assert_eq!((records[1].parent as u32, records[1].mark, records[1].label), (0, 7, [0, 8]));
     assert!(Talk::open_from(&twins, 1, (ip(CLIENT), 4002), (ip(SERVER), 5000)).is_none(), "once only");
