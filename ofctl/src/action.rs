@@ -101,6 +101,17 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it writes to a connection's mark or label: within `ct` alone can it do so.
+    #[must_use]
+    pub(crate) fn sets_connection(&self) -> bool {
+        let field = match self {
+            Self::Load { dst, .. } | Self::Move { dst, .. } => dst.field,
+            Self::SetField { field, .. } => *field,
+            _ => return false,
+        };
+        matches!(field, Field::CtMark | Field::CtLabel)
+    }
+
     /// The name, as flow texts write it.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -125,6 +125,24 @@ fn modify_and_delete() -> Result<()> {
     assert_eq!(rules(&lab)?, sorted(&left));
     ofctl(&lab, &["del-flows", "br0", "ip,nw_src=10.1.0.0/16"])?;
     assert_eq!(rules(&lab)?, sorted(&left[..1]));
+
+    // By both clients, lines of the standard input.
+    let [ours, theirs] = ["ofctl", "ovs-ofctl"];
+    for tool in [ours, theirs] {
+        let send = |command: &str, lines: &str| {
+            let args = [command, "br0", "-"];
+            if tool == ours {
+                lab.ovs_with_input(tool, &args, lines)?.ok()
+            } else {
+                lab.debian_with_input(tool, &args, lines)?.ok()
+            }
+        };
+        send("add-flow", "arp,actions=1\nudp,actions=2\n")?;
+        send("mod-flows", "arp,actions=drop\nudp,actions=1\n")?;
+        send("del-flows", "udp\n# and\ntcp\n")?;
+        assert_eq!(rules(&lab)?, sorted(&["arp actions=drop", left[0]]), "{tool}");
+        ofctl(&lab, &["del-flows", "br0", "arp"])?;
+    }
     Ok(())
 }
 
@@ -141,6 +159,11 @@ fn ports_are_shown() -> Result<()> {
     }
     assert!(show.contains("n_tables:254, n_buffers:0\n"), "{show}");
     assert!(show.ends_with("frags=normal miss_send_len=0\n"), "{show}");
+    let described =
+        |text: &str| text.lines().skip_while(|line| !line.starts_with(" 1(")).collect::<Vec<_>>().join("\n");
+    let ports = ofctl(&lab, &["dump-ports-desc", "br0"])?;
+    assert!(described(&show).starts_with(&described(&ports)) && ports.contains(" LOCAL(br0)"), "{ports}");
+    assert_eq!(described(&lab.ovs("ofctl", &["dump-ports-desc", "br0"])?.ok()?), described(&ports));
 
     tutorial::replace_flows(&lab, tutorial::PLAIN_FLOWS)?;
     Player::new(&lab)?.play(&STEPS[0])?;

@@ -454,6 +454,28 @@ fn connections_are_flushed_by_openflow() -> Result<()> {
         assert_eq!(world.sources("")?.join(" "), left, "{line}");
     }
 
+    let ping = Ethernet::default().echo(
+        ("10.0.0.1".parse()?, "10.0.0.2".parse()?),
+        Echo::Request,
+        (40, 1),
+        b"odd",
+    )?;
+    let tuple =
+        "ct-flush br0 zone=5 ct_nw_src=10.0.0.1,ct_nw_dst=10.0.0.2,ct_nw_proto=1,icmp_type=8,icmp_code=0";
+    for (line, left) in [
+        (format!("{tuple},icmp_id=41"), 1),
+        (format!("{tuple},icmp_id=40"), 0),
+        // Debian's client sends zeros for the rest.
+        ("ct-flush br0 zone=5 ct_nw_src=10.0.0.1,ct_nw_proto=1".to_owned(), 0),
+    ] {
+        for client in ["theirs", "ours"] {
+            ours("ct-flush br0")?.ok()?;
+            assert!(world.send(1, &ping)?);
+            if client == "ours" { ours(&line)? } else { theirs(&line)? }.ok()?;
+            assert_eq!(world.count()?, left, "{client}: {line}");
+        }
+    }
+
     fill()?;
     for (line, wanted) in [
         ("ct-flush br0 zone=x", "ofctl: Failed to parse zone\n"),

@@ -20,12 +20,14 @@ pub enum CheckError {
     MatchInconsistent,
     /// Output to a number that no port can have.
     BadOutPort,
-    /// A field that only the switch may write.
+    /// A field that only the switch may write, or `ct` alone.
     BadSetArgument,
     /// A zone that is not 16 bits wide.
     BadSetLen,
     /// `ct` with `exec` or a NAT range, but without `commit`.
     BadArgument,
+    /// An action behind `write_metadata`, which later versions of OpenFlow carry out after all actions.
+    UnsupportedOrder,
     /// `goto_table` that does not go forward: that it does is what makes a pipeline of them end.
     BadTableId,
 }
@@ -40,6 +42,7 @@ impl CheckError {
             Self::BadSetArgument => "OFPBAC_BAD_SET_ARGUMENT",
             Self::BadSetLen => "OFPBAC_BAD_SET_LEN",
             Self::BadArgument => "OFPBAC_BAD_ARGUMENT",
+            Self::UnsupportedOrder => "OFPBAC_UNSUPPORTED_ORDER",
             Self::BadTableId => "OFPBIC_BAD_TABLE_ID",
         }
     }
@@ -53,7 +56,17 @@ impl CheckError {
 pub fn check_consistency(matching: &Match, actions: &[Action]) -> Result<(), CheckError> {
     // The packets, as the actions so far have made them: only the VLAN tag decides about later actions.
     let mut packets = *matching;
-    actions.iter().try_for_each(|action| check(&mut packets, action))
+    let mut written = false;
+    actions.iter().try_for_each(|action| {
+        if written && !matches!(action, Action::GotoTable(_)) {
+            return Err(CheckError::UnsupportedOrder);
+        }
+        if action.sets_connection() {
+            return Err(CheckError::BadSetArgument);
+        }
+        written = matches!(action, Action::WriteMetadata { .. });
+        check(&mut packets, action)
+    })
 }
 
 /// Checks that each `goto_table` of a flow in table `from` goes forward, and no further than to `last`.

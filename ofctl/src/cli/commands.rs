@@ -27,6 +27,7 @@ const COMMANDS: &[Command] = &[
     command("dump-flows", "switch [flow]", (1, 2), flows::dump_flows),
     command("dump-aggregate", "switch [flow]", (1, 2), flows::dump_aggregate),
     command("dump-ports", "switch [port]", (1, 2), switch::dump_ports),
+    command("dump-ports-desc", "switch", (1, 1), switch::dump_ports_desc),
     command("add-flow", "switch flow", (2, 2), flows::add_flow),
     command("add-flows", "switch file", (2, 2), flows::add_flows),
     command("mod-flows", "switch flow", (2, 2), flows::mod_flows),

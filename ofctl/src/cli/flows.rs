@@ -26,23 +26,31 @@ pub fn del_flows(context: &Context, arguments: &[String]) -> Result<(), CliError
     change(context, &arguments[0], arguments.get(1).map_or("", String::as_str), command)
 }
 
+/// What a text says, or with `-` each line of the standard input.
 fn change(context: &Context, target: &str, text: &str, command: Command) -> Result<(), CliError> {
+    if text == "-" {
+        return change_by_file(context, target, text, command);
+    }
     let switch = context.switch(target)?;
     let names = port_names(&switch)?;
     let flow = syntax::parse_flow(text, command, &names)?;
     send(&switch, &[flow], |_| String::new())
 }
 
-/// All lines are read before any is sent, so that a mistake in the last changes nothing.
 pub fn add_flows(context: &Context, arguments: &[String]) -> Result<(), CliError> {
-    let switch = context.switch(&arguments[0])?;
+    change_by_file(context, &arguments[0], &arguments[1], Command::Add)
+}
+
+/// All lines are read before any is sent, so that a mistake in the last changes nothing. `command` is meant by those that
+/// begin with none.
+fn change_by_file(context: &Context, target: &str, file: &str, command: Command) -> Result<(), CliError> {
+    let switch = context.switch(target)?;
     let names = port_names(&switch)?;
-    let file = &arguments[1];
     let text = read(file)?;
     let (mut flows, mut lines) = (Vec::new(), Vec::new());
     for (line, number) in text.lines().zip(1..) {
-        let flow = syntax::parse_flow_line(line, Command::Add, &names).map_err(|error| CliError::Line {
-            file: file.clone(),
+        let flow = syntax::parse_flow_line(line, command, &names).map_err(|error| CliError::Line {
+            file: file.to_owned(),
             line: number,
             error,
         })?;

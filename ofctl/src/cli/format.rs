@@ -76,16 +76,26 @@ fn speed(features: u32) -> u32 {
     bits.map(|bit| SPEEDS[bit]).max().unwrap_or(0)
 }
 
-pub fn features(xid: Xid, mut features: Features) -> String {
+pub fn features(xid: Xid, features: Features) -> String {
     let mut text = format!("OFPT_FEATURES_REPLY (xid={xid:#x}): dpid:{:016x}\n", features.datapath_id);
     let _ = writeln!(text, "n_tables:{}, n_buffers:{}", features.n_tables, features.n_buffers);
     let _ = writeln!(text, "capabilities: {}", bits(features.capabilities, CAPABILITIES));
     let _ = writeln!(text, "actions: {}", bits(features.actions, ACTIONS));
-    features.ports.sort_by_key(|port| port.number);
-    for port in &features.ports {
-        describe_port(&mut text, port);
-    }
+    describe_ports(&mut text, features.ports);
     text
+}
+
+pub fn port_descriptions(xid: Xid, ports: Vec<Port>) -> String {
+    let mut text = format!("OFPST_PORT_DESC reply (xid={xid:#x}):\n");
+    describe_ports(&mut text, ports);
+    text
+}
+
+fn describe_ports(text: &mut String, mut ports: Vec<Port>) {
+    ports.sort_by_key(|port| port.number);
+    for port in &ports {
+        describe_port(text, port);
+    }
 }
 
 fn describe_port(text: &mut String, port: &Port) {
@@ -203,6 +213,8 @@ pub fn tables(xid: Xid, tables: &[TableStats]) -> String {
         previous = Some(table);
     }
     write_dittos(&mut text, dittos);
+    // Empty lines part the tables, and follow none.
+    text.truncate(text.trim_end().len() + 1);
     text
 }
 
@@ -276,7 +288,6 @@ mod tests {
     (same features)
 
   tables 2...3: ditto
-
 "
         );
     }

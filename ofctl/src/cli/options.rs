@@ -80,10 +80,12 @@ fn versions(text: &str) -> Result<(), String> {
     const KNOWN: [&str; 6] =
         ["OpenFlow10", "OpenFlow11", "OpenFlow12", "OpenFlow13", "OpenFlow14", "OpenFlow15"];
     let mut versions = text.split(',').map(str::trim);
-    if let Some(unknown) = versions.clone().find(|version| !KNOWN.contains(version)) {
+    if let Some(unknown) =
+        versions.clone().find(|version| !KNOWN.iter().any(|known| known.eq_ignore_ascii_case(version)))
+    {
         return Err(format!("Unknown OpenFlow version: \"{unknown}\""));
     }
-    if versions.any(|version| version == KNOWN[0]) {
+    if versions.any(|version| version.eq_ignore_ascii_case(KNOWN[0])) {
         Ok(())
     } else {
         Err(format!("{text}: only OpenFlow10 is supported"))

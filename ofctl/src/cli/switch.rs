@@ -1,6 +1,6 @@
 //! The commands about the switch itself and its ports.
 
-use ofctl::client::{ClientError, Connection};
+use ofctl::client::{ClientError, Connection, Switch};
 use ofctl::port::PortNo;
 use ofctl::syntax::{parse_ct_flush, parse_port};
 use ofctl::wire::{Message, StatsBody, StatsRequest, SwitchConfig, Xid};
@@ -56,16 +56,26 @@ pub fn dump_desc(context: &Context, arguments: &[String]) -> Result<(), CliError
 
 pub fn dump_tables(context: &Context, arguments: &[String]) -> Result<(), CliError> {
     let switch = context.switch(&arguments[0])?;
-    let (mut tables, mut last) = (Vec::new(), 0);
-    switch.connect()?.statistics(StatsRequest::Table, |xid, reply| match reply.body {
-        StatsBody::Table(part) => {
-            last = xid;
-            tables.extend(part);
-            Ok(())
-        }
-        _ => Err(ClientError::UnexpectedReply),
+    let (xid, tables) = all(&switch, StatsRequest::Table, |body| match body {
+        StatsBody::Table(tables) => Some(tables),
+        _ => None,
     })?;
-    print(&format::tables(last, &tables))
+    print(&format::tables(xid, &tables))
+}
+
+/// All parts of a reply that is a list, and the last one's number.
+fn all<T>(
+    switch: &Switch,
+    request: StatsRequest,
+    part: impl Fn(StatsBody) -> Option<Vec<T>>,
+) -> Result<(Xid, Vec<T>), ClientError> {
+    let (mut list, mut last) = (Vec::new(), 0);
+    switch.connect()?.statistics(request, |xid, reply| {
+        last = xid;
+        list.extend(part(reply.body).ok_or(ClientError::UnexpectedReply)?);
+        Ok::<_, ClientError>(())
+    })?;
+    Ok((last, list))
 }
 
 pub fn dump_ports(context: &Context, arguments: &[String]) -> Result<(), CliError> {
@@ -81,17 +91,21 @@ pub fn dump_ports(context: &Context, arguments: &[String]) -> Result<(), CliErro
             })?,
         },
     };
-    let (mut ports, mut last) = (Vec::new(), 0);
-    switch.connect()?.statistics(StatsRequest::Port(port), |xid, reply| match reply.body {
-        StatsBody::Port(part) => {
-            last = xid;
-            ports.extend(part);
-            Ok(())
-        }
-        _ => Err(ClientError::UnexpectedReply),
+    let (xid, ports) = all(&switch, StatsRequest::Port(port), |body| match body {
+        StatsBody::Port(ports) => Some(ports),
+        _ => None,
     })?;
     let names = if context.names() { Some(port_names(&switch)?) } else { None };
-    print(&format::ports(last, &ports, names.as_ref()))
+    print(&format::ports(xid, &ports, names.as_ref()))
+}
+
+pub fn dump_ports_desc(context: &Context, arguments: &[String]) -> Result<(), CliError> {
+    let switch = context.switch(&arguments[0])?;
+    let (xid, ports) = all(&switch, StatsRequest::PortDesc, |body| match body {
+        StatsBody::PortDesc(ports) => Some(ports),
+        _ => None,
+    })?;
+    print(&format::port_descriptions(xid, ports))
 }
 
 pub fn ct_flush_zone(context: &Context, arguments: &[String]) -> Result<(), CliError> {

@@ -36,10 +36,11 @@ pub(super) fn list(text: &str, ports: &dyn PortNames, context: Context) -> Resul
     let mut drop = false;
     for item in Items::new(text) {
         let item = item?;
-        if drop && item.key != "drop" {
+        let drops = item.key.eq_ignore_ascii_case("drop");
+        if drop && !drops {
             return Err(ActionError::DropAccompanied);
         }
-        if item.key == "drop" {
+        if drops {
             no_argument(item)?;
             drop = true;
         } else {
@@ -59,9 +60,9 @@ fn action(
     actions: &mut Vec<Action>,
 ) -> Result<(), ActionError> {
     let argument = item.argument();
-    let action = match item.key {
+    let action = match item.key.to_ascii_lowercase().as_str() {
         "output" => output(argument, ports)?,
-        "controller" | "CONTROLLER" => controller(argument)?,
+        "controller" => controller(argument)?,
         "resubmit" => resubmit(argument, ports)?,
         "goto_table" => Action::GotoTable(table(argument)?),
         "write_metadata" => write_metadata(argument)?,
@@ -90,9 +91,10 @@ fn action(
         "ct_clear" => plain(item, Action::CtClear)?,
         "clone" => Action::Clone(clone(argument, ports)?),
         "note" => note(argument)?,
-        name => match value::port(name, ports) {
+        // Unlike those of actions, the names of ports are taken to the letter.
+        _ => match value::port(item.key, ports) {
             Some(port) => plain(item, Action::Output { port, max_len: 0 })?,
-            None => return Err(ActionError::Unknown(name.into())),
+            None => return Err(ActionError::Unknown(item.key.into())),
         },
     };
     actions.push(action);

@@ -133,10 +133,16 @@ fn nat_range(nat: &mut Nat, direction: Direction, text: &str) -> Result<(), CtEr
     if addresses.start().is_ipv4() != addresses.end().is_ipv4() || addresses.is_empty() {
         return Err(invalid());
     }
+    // Zeros alone are no range, as in OVS.
+    let ports = ports.filter(|ports| *ports != (0..=0));
     if ports.as_ref().is_some_and(|ports| ports.is_empty() || *ports.start() == 0) {
         return Err(invalid());
     }
-    nat.addresses = Some(addresses);
+    let unspecified = addresses.start().is_unspecified();
+    if unspecified && (addresses.start() != addresses.end() || ports.is_some()) {
+        return Err(invalid());
+    }
+    nat.addresses = (!unspecified).then_some(addresses);
     nat.ports = ports;
     Ok(())
 }

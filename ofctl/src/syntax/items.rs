@@ -81,10 +81,10 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-/// Where the actions of a flow start: the text before `actions=` or `action=`, and the text after it.
+/// Where the actions of a flow start: the text before `actions=` or `action=`, and the text after it. As in OVS, nothing
+/// need separate the two.
 pub fn split_actions(text: &str) -> Option<(&str, &str)> {
-    let keyword = |at: &usize| text[..*at].chars().next_back().is_none_or(|c| SEPARATORS.contains(c));
-    text.match_indices("action").map(|(at, _)| at).filter(keyword).find_map(|at| {
+    text.match_indices("action").map(|(at, _)| at).find_map(|at| {
         let after = &text[at + "action".len()..];
         let actions = after.strip_prefix('s').unwrap_or(after).strip_prefix('=')?;
         Some((&text[..at], actions))
@@ -148,7 +148,7 @@ mod tests {
     fn actions_are_the_rest() {
         assert_eq!(split_actions("tcp actions=1,2"), Some(("tcp ", "1,2")));
         assert_eq!(split_actions("action=drop"), Some(("", "drop")));
-        assert_eq!(split_actions("reactions=1"), None);
+        assert_eq!(split_actions("ip_frag=firstactions=1"), Some(("ip_frag=first", "1")));
         assert_eq!(split_actions("tcp,actions:drop"), None);
     }
 }

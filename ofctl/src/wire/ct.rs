@@ -9,7 +9,6 @@ use super::error::{EncodeError, ErrorCode, NICIRA};
 use super::nicira_actions::{self, split_run};
 use super::nxm;
 use crate::action::{Action, Alg, Ct, Direction, Nat, Zone};
-use crate::field::Field;
 
 // Flags of NXAST_CT.
 const COMMIT: u16 = 1 << 0;
@@ -170,22 +169,13 @@ fn take_nested(mut body: Reader<'_>, depth: u8) -> Result<(Option<Nat>, Vec<Acti
         let mut whole = start;
         let one = whole.sub(start.remaining() - body.remaining())?;
         for action in actions::take_nested(one, depth + 1)? {
-            if !sets_connection(&action) {
+            if !action.sets_connection() {
                 return Err(ErrorCode::ActionBadArgument.into());
             }
             exec.push(action);
         }
     }
     Ok((nat, exec))
-}
-
-fn sets_connection(action: &Action) -> bool {
-    let field = match action {
-        Action::SetField { field, .. } => *field,
-        Action::Load { dst, .. } | Action::Move { dst, .. } => dst.field,
-        _ => return false,
-    };
-    matches!(field, Field::CtMark | Field::CtLabel)
 }
 
 fn take_nat(mut body: Reader<'_>) -> Result<Nat> {
@@ -214,6 +204,7 @@ fn take_nat(mut body: Reader<'_>) -> Result<Nat> {
         || direction.is_none() && present != 0
         || hash && random
         || v4.is_some() && v6.is_some()
+        || [&v4, &v6].into_iter().flatten().any(|addresses| addresses.start().is_unspecified())
         || ports.as_ref().is_some_and(|ports| *ports.start() == 0 || v4.is_none() && v6.is_none())
     {
         return Err(ErrorCode::ActionBadArgument.into());

@@ -148,6 +148,10 @@ fn take_tuple(mut value: Reader<'_>) -> Result<CtTuple> {
         }
         value.end()?;
     }
+    if [tuple.icmp_type, tuple.icmp_code] == [Some(0); 2] && tuple.icmp_id == Some(0) {
+        // What ovs-ofctl sends where the user has named none of them.
+        (tuple.icmp_id, tuple.icmp_type, tuple.icmp_code) = (None, None, None);
+    }
     Ok(tuple)
 }
 

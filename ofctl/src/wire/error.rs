@@ -86,6 +86,7 @@ error_codes! {
     ActionBadSetType = "OFPBAC_BAD_SET_TYPE" => nx(1, 523);
     ActionBadSetLen = "OFPBAC_BAD_SET_LEN" => nx(1, 524);
     ActionBadSetArgument = "OFPBAC_BAD_SET_ARGUMENT" => nx(1, 525);
+    ActionUnsupportedOrder = "OFPBAC_UNSUPPORTED_ORDER" => None;
     ActionMustBeZero = "NXBAC_MUST_BE_ZERO" => nx(2, 256);
     InstructionBadTableId = "OFPBIC_BAD_TABLE_ID" => None;
     MatchBadWildcards = "OFPBMC_BAD_WILDCARDS" => nx(1, 262);

@@ -8,7 +8,7 @@ use super::error::{EncodeError, ErrorCode};
 use super::message::{FlowRemoved, Protocol, RemovedReason};
 use super::nxm;
 use super::ofp_match;
-use crate::action::to_openflow10;
+use crate::action::{Action, to_openflow10};
 use crate::flow::{Command, Flags, FlowMod, Match};
 use crate::port::PortNo;
 
@@ -45,6 +45,11 @@ pub(super) fn put_nxm(out: &mut Vec<u8>, protocol: Protocol, flow: &FlowMod) -> 
 }
 
 fn put_actions(out: &mut Vec<u8>, flow: &FlowMod) -> Result<(), EncodeError> {
+    // It would be a resubmit, an action like others, and no action may follow on `write_metadata`.
+    let cut_off = |pair: &[Action]| matches!(pair, [Action::WriteMetadata { .. }, Action::GotoTable(_)]);
+    if flow.actions.windows(2).any(cut_off) {
+        return Err(EncodeError::Unsupported("goto_table behind write_metadata"));
+    }
     actions::put(out, &to_openflow10(&flow.matching, &flow.actions))
 }
 

@@ -349,6 +349,8 @@ pub enum StatsRequest {
     Table,
     /// OFPST_PORT; [`PortNo::NONE`]: all.
     Port(PortNo),
+    /// OFPST_PORT_DESC, which OVS has in OpenFlow 1.0 as well.
+    PortDesc,
     /// OFPST_QUEUE; [`PortNo::ALL`] and 0xffff_ffff: all.
     Queue {
         /// The port.
@@ -382,6 +384,8 @@ pub enum StatsBody {
     Table(Vec<TableStats>),
     /// OFPST_PORT.
     Port(Vec<PortStats>),
+    /// OFPST_PORT_DESC.
+    PortDesc(Vec<Port>),
     /// OFPST_QUEUE.
     Queue(Vec<QueueStats>),
 }

@@ -75,7 +75,7 @@ pub(super) fn take_mod(reader: &mut Reader<'_>) -> Result<PortMod> {
     Ok(PortMod { number, hw_addr, config, mask, advertise })
 }
 
-fn put_port(out: &mut Vec<u8>, port: &Port) {
+pub(super) fn put_port(out: &mut Vec<u8>, port: &Port) {
     out.u16(port.number.0);
     out.put(&port.hw_addr);
     out.string(&port.name, NAME_LEN);
@@ -86,7 +86,7 @@ fn put_port(out: &mut Vec<u8>, port: &Port) {
     }
 }
 
-fn take_port(reader: &mut Reader<'_>) -> Result<Port> {
+pub(super) fn take_port(reader: &mut Reader<'_>) -> Result<Port> {
     let number = PortNo(reader.u16()?);
     let hw_addr = reader.array()?;
     let name = reader.string(NAME_LEN)?;

@@ -8,7 +8,7 @@ use super::flow_mod::{put_duration, take_duration, take_padded_match};
 use super::message::{
     AggregateStats, Desc, FlowFormat, PortStats, QueueStats, StatsBody, StatsReply, StatsRequest, TableStats,
 };
-use super::{Header, nxm, ofp_match};
+use super::{Header, nxm, ofp_match, ports};
 use crate::flow::{Flags, FlowEntry, FlowFilter};
 use crate::port::PortNo;
 
@@ -19,6 +19,7 @@ const AGGREGATE: u16 = 2;
 const TABLE: u16 = 3;
 const PORT: u16 = 4;
 const QUEUE: u16 = 5;
+const PORT_DESC: u16 = 13;
 const VENDOR: u16 = 0xffff;
 
 // Nicira's subtypes (NXST_*).
@@ -45,6 +46,7 @@ pub(super) fn put_request(out: &mut Vec<u8>, request: &StatsRequest) {
             out.u16(port.0);
             out.zeros(6);
         }
+        StatsRequest::PortDesc => put_type(out, PORT_DESC, 0),
         StatsRequest::Queue { port, queue } => {
             put_type(out, QUEUE, 0);
             out.u16(port.0);
@@ -99,6 +101,7 @@ pub(super) fn take_request(reader: &mut Reader<'_>) -> Result<StatsRequest> {
             reader.skip(6)?;
             StatsRequest::Port(port)
         }
+        PORT_DESC => StatsRequest::PortDesc,
         QUEUE => {
             let port = PortNo(reader.u16()?);
             reader.skip(2)?;
@@ -177,6 +180,10 @@ pub(super) fn reply_parts(
             put_type(&mut parts.head, PORT, 0);
             ports.iter().try_for_each(|port| parts.entry(&entry(|out| put_port(out, port))))?;
         }
+        StatsBody::PortDesc(ports) => {
+            put_type(&mut parts.head, PORT_DESC, 0);
+            ports.iter().try_for_each(|port| parts.entry(&entry(|out| ports::put_port(out, port))))?;
+        }
         StatsBody::Queue(queues) => {
             put_type(&mut parts.head, QUEUE, 0);
             queues.iter().try_for_each(|queue| parts.entry(&entry(|out| put_queue(out, queue))))?;
@@ -232,6 +239,7 @@ pub(super) fn take_reply(reader: &mut Reader<'_>) -> Result<StatsReply> {
         AGGREGATE => StatsBody::Aggregate(FlowFormat::OpenFlow10, take_aggregate(reader)?),
         TABLE => StatsBody::Table(take_all(reader, take_table_stats)?),
         PORT => StatsBody::Port(take_all(reader, take_port)?),
+        PORT_DESC => StatsBody::PortDesc(take_all(reader, ports::take_port)?),
         QUEUE => StatsBody::Queue(take_all(reader, take_queue)?),
         VENDOR => match take_nicira_type(reader)? {
             NXST_FLOW => StatsBody::Flow(FlowFormat::Nxm, take_all(reader, take_nxm_flow)?),

@@ -406,6 +406,7 @@ fn stats_body() -> impl Strategy<Value = StatsBody> {
         }),
         vec(table, 0..4).prop_map(StatsBody::Table),
         vec(port_stats(), 0..4).prop_map(StatsBody::Port),
+        vec(phy_port(), 0..4).prop_map(StatsBody::PortDesc),
         vec(queue, 0..4).prop_map(StatsBody::Queue),
     ]
 }
@@ -503,6 +504,7 @@ pub fn message() -> impl Strategy<Value = Message> {
     let request = prop_oneof![
         Just(StatsRequest::Desc),
         Just(StatsRequest::Table),
+        Just(StatsRequest::PortDesc),
         filter().prop_map(|(format, filter)| StatsRequest::Flow(format, filter)),
         filter().prop_map(|(format, filter)| StatsRequest::Aggregate(format, filter)),
         any::<u16>().prop_map(|port| StatsRequest::Port(PortNo(port))),

@@ -13,6 +13,11 @@ const NAME: &str = "system@ovs-system";
 pub(super) fn register(registry: &mut Registry, switch: &Arc<Switch>) {
     registry.register("dpctl/dump-dps", "", 0..=0, |_, reply| Ok(writeln!(reply, "{NAME}")?));
 
+    // Scripts call these before they read counters; nothing is cached that could be out of date.
+    for name in ["revalidator/purge", "revalidator/wait"] {
+        registry.register(name, "", 0..=0, |_, _| Ok(()));
+    }
+
     let switch = Arc::clone(switch);
     registry.register("dpctl/show", "[-s] [dp...]", 0..=usize::MAX, move |args, reply| {
         let mut statistics = false;

@@ -63,6 +63,7 @@ fn error_code(error: &Error) -> ErrorCode {
         Error::BadActions(CheckError::BadSetArgument) => ErrorCode::ActionBadSetArgument,
         Error::BadActions(CheckError::BadSetLen) => ErrorCode::ActionBadSetLen,
         Error::BadActions(CheckError::BadArgument) => ErrorCode::ActionBadArgument,
+        Error::BadActions(CheckError::UnsupportedOrder) => ErrorCode::ActionUnsupportedOrder,
         Error::BadActions(CheckError::BadTableId) => ErrorCode::InstructionBadTableId,
         Error::TooManyActions(_) => ErrorCode::ActionTooMany,
         Error::Rules(RuleError::TableFull(_)) => ErrorCode::FlowModTableFull,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ofctl::flow::FlowFilter;
 use ofctl::port::PortNo;
 use ofctl::wire::{
-    AggregateStats, Desc, ErrorCode, Features, FlowFormat, Message, PortMod, PortStats, StatsBody,
+    AggregateStats, Desc, ErrorCode, Features, FlowFormat, Message, Port, PortMod, PortStats, StatsBody,
     StatsReply, StatsRequest, SwitchConfig, Xid, capability, fragments,
 };
 use tracing::{info, warn};
@@ -74,8 +74,6 @@ impl<B: Backend> Connection<B> {
 
     fn features(&mut self, xid: Xid) {
         let (backend, bridge) = (&self.shared.backend, self.shared.bridge);
-        let mut ports = backend.ports(bridge);
-        ports.sort_by_key(|port| port.number);
         let features = Features {
             datapath_id: backend.datapath_id(bridge),
             n_buffers: 0,
@@ -86,9 +84,16 @@ impl<B: Backend> Connection<B> {
                 | capability::QUEUE_STATS
                 | capability::ARP_MATCH_IP,
             actions: ACTIONS_ALL,
-            ports,
+            ports: self.ports(),
         };
         self.send(xid, &Message::FeaturesReply(features));
+    }
+
+    /// The bridge's ports, by number.
+    fn ports(&self) -> Vec<Port> {
+        let mut ports = self.shared.backend.ports(self.shared.bridge);
+        ports.sort_by_key(|port| port.number);
+        ports
     }
 
     fn get_config(&mut self, xid: Xid) {
@@ -139,6 +144,7 @@ impl<B: Backend> Connection<B> {
                 StatsBody::Table(tables.ok_or(End::NoBridge)?)
             }
             StatsRequest::Port(port) => StatsBody::Port(self.port_stats(port)),
+            StatsRequest::PortDesc => StatsBody::PortDesc(self.ports()),
             StatsRequest::Queue { port, queue } => match self.queues(port, queue) {
                 Ok(()) => StatsBody::Queue(Vec::new()),
                 Err(code) => return Ok(Err(code)),

@@ -3,6 +3,7 @@
 use std::slice;
 
 use ofctl::action::{Action, CheckError, Ct, Nat};
+use ofctl::field::Field;
 use ofctl::flow::{Command, Flags, FlowFilter, FlowMod, Match};
 use ofctl::port::PortNo;
 use ofctl::wire::{AggregateStats, RemovedReason};
@@ -279,6 +280,24 @@ fn matches_and_actions_are_checked() {
     let inconsistent = || Err(Error::BadActions(CheckError::MatchInconsistent));
     assert_eq!(results[2..], [inconsistent(), inconsistent(), Ok(())]);
     assert_eq!(rules.visible().len(), 1);
+
+    // What ovs-ofctl could not show.
+    let metadata = Action::WriteMetadata { value: 1, mask: 1 };
+    let resubmit = Action::Resubmit { port: None, table: Some(5), ct: false };
+    let mark = Action::Load { value: 1, dst: Field::CtMark.whole() };
+    let mods = [
+        add(ip(), vec![metadata.clone(), resubmit]),
+        add(ip(), vec![Action::Clone(vec![mark.clone()])]),
+        add(ip(), vec![mark.clone()]),
+        add(
+            ip(),
+            vec![Action::Ct(Box::new(Ct { commit: true, exec: vec![mark], ..Ct::default() })), metadata],
+        ),
+    ];
+    let results = tables.apply(&mut rules, &mods, secs(10)).results;
+    let out_of_place = || Err(Error::BadActions(CheckError::BadSetArgument));
+    let order = Err(Error::BadActions(CheckError::UnsupportedOrder));
+    assert_eq!(results, [order, out_of_place(), out_of_place(), Ok(())]);
 }
 
 #[test]
