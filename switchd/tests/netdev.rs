@@ -183,6 +183,28 @@ fn what_was_right_already_is_not_undone() {
 }
 
 #[test]
+fn what_was_prepared_twice_is_restored_to_what_it_was_at_first() {
+    let mut netdevs = private_namespace();
+    veth();
+    let a = link(&mut netdevs, "veth_a");
+    let mut prepared = netdevs.prepare(&a).unwrap();
+    run("ethtool -K veth_b gro off tx on");
+    prepared.extend(netdevs.prepare(&a).unwrap());
+    assert_eq!(offloads("", "veth_b"), FIT);
+    netdevs.undo(&prepared).unwrap();
+    assert_eq!(offloads("", "veth_b"), UNFIT);
+
+    // What was right at first is left as somebody wanted it since.
+    run("ethtool -K veth_b gro on");
+    let mut prepared = netdevs.prepare(&a).unwrap();
+    assert!(!prepared.to_string().contains("rx-gro"), "{prepared}");
+    run("ethtool -K veth_b gro off");
+    prepared.extend(netdevs.prepare(&a).unwrap());
+    netdevs.undo(&prepared).unwrap();
+    assert_eq!(offloads("", "veth_b"), UNFIT);
+}
+
+#[test]
 fn a_peer_is_restored_where_it_is_by_then() {
     let mut netdevs = private_namespace();
     let named = Named::new("moving");

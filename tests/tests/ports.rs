@@ -192,6 +192,31 @@ fn a_peer_may_be_set_up_after_its_port_was_added() -> Result<()> {
     Ok(())
 }
 
+/// Without the offload the kernel drops every frame that is redirected to the host.
+#[test]
+fn a_host_that_turns_gro_off_is_reached_again() -> Result<()> {
+    let lab = Lab::new()?;
+    let switch = lab.switchd(&[])?;
+    let [left, right] = tutorial::set_up(&lab)?;
+    tutorial::replace_flows(&lab, PLAIN_FLOWS)?;
+    let (near, far) = (left.open_wire("veth_l1")?, right.open_wire("veth_r1")?);
+    let frame = STEPS[0].frame()?;
+    right.exec("ethtool", &["-K", "veth_r1", "gro", "off"])?.ok()?;
+    near.send(&frame)?;
+    assert!(!far.sees(&frame, QUIET)?);
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        near.send(&frame)?;
+        if far.sees(&frame, QUIET)? {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", switch.log()?);
+        thread::sleep(QUIET);
+    }
+    assert!(switch.log()?.contains("veth_r1 in right: rx-gro on"), "{}", switch.log()?);
+    Ok(())
+}
+
 #[test]
 fn a_veth_that_comes_back_is_served_again() -> Result<()> {
     let lab = Lab::new()?;

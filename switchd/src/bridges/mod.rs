@@ -74,7 +74,12 @@ pub struct Bridges<H: Hooks, D: Devices = Netdevs> {
     changes: Vec<Change>,
     hooks: H,
     devices: D,
+    /// Ports, from the first one on, that have had their turn to be looked after.
+    looked_after: usize,
 }
+
+/// How many ports are looked after at once: each takes the time to find its peer's namespace, a millisecond or so.
+const AT_ONCE: usize = 16;
 
 /// A bridge that has been realised.
 struct Bridge {
@@ -96,8 +101,16 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
             Some(config) => config,
             None => file.create()?,
         };
-        let mut bridges =
-            Self { config, file, prepared, running: Vec::new(), changes: Vec::new(), hooks, devices };
+        let mut bridges = Self {
+            config,
+            file,
+            prepared,
+            running: Vec::new(),
+            changes: Vec::new(),
+            hooks,
+            devices,
+            looked_after: 0,
+        };
         bridges.undo_left_over();
         bridges.zones_changed(ZonesConfig::default());
         bridges.realise();
@@ -141,9 +154,11 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
         self.keep_prepared();
     }
 
-    /// Tries ports again that do not work. What kept them may have gone without an event, as another's XDP
-    /// program does; of a device that is as it was, nothing is tried.
+    /// Tries ports again that do not work, and looks after some of those that do. What kept a port may have gone without
+    /// an event, as another's XDP program does; of a device that is as it was, nothing is tried. What is done to a peer
+    /// in its namespace is no event here either.
     pub fn retry(&mut self) {
+        self.keep_fit();
         let Self { running, changes, hooks, devices, .. } = self;
         for Bridge { info, ports } in running {
             let system = &mut System { hooks, devices, bridge: info.id };
@@ -152,6 +167,22 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
             }
         }
         self.keep_prepared();
+    }
+
+    /// Looks after the next ports in turn.
+    fn keep_fit(&mut self) {
+        let Self { running, hooks, devices, looked_after, .. } = self;
+        let ports = running.iter_mut().flat_map(|Bridge { info, ports }| {
+            let id = info.id;
+            ports.iter_mut().filter(|port| port.is_in_use()).map(move |port| (id, port))
+        });
+        let mut ports: Vec<_> = ports.collect();
+        let first = looked_after.checked_rem(ports.len()).unwrap_or(0);
+        ports.rotate_left(first);
+        for (bridge, port) in ports.into_iter().take(AT_ONCE) {
+            port.keep_fit(&mut System { hooks, devices, bridge });
+        }
+        *looked_after = first + AT_ONCE;
     }
 
     /// Detaches all ports and undoes what was done to their peers, as dropping does. The configuration stays.

@@ -144,6 +144,25 @@ impl Port {
         }
     }
 
+    /// Whether XDP serves a device that has a carrier.
+    pub(super) fn is_in_use(&self) -> bool {
+        matches!(&self.state, State::Up(attached) if attached.hook == Hook::Xdp && attached.link.carrier)
+    }
+
+    /// Looks whether the peer is still fit for XDP, and prepares it anew if somebody has changed that: all frames to it
+    /// would be lost.
+    pub(super) fn keep_fit<H, D: Devices>(&mut self, system: &mut System<'_, H, D>) {
+        let State::Up(attached) = &mut self.state else { return };
+        match system.devices.prepare(&attached.link) {
+            Ok(again) if again.is_unchanged() => {}
+            Ok(again) => {
+                tracing::warn!(port = self.name, "peer was changed, and is prepared for XDP again: {again}");
+                attached.prepared.extend(again);
+            }
+            Err(reason) => tracing::debug!(port = self.name, "{reason}"),
+        }
+    }
+
     /// Takes the datapath off the device, and undoes what was done to its peer.
     pub(super) fn close<H: Hooks, D: Devices>(&mut self, system: &mut System<'_, H, D>) {
         let down = State::Down { error: no_device(&self.name), refused: None };

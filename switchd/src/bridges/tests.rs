@@ -516,7 +516,28 @@ fn a_device_in_other_hands_is_tried_again_when_it_changes() {
     assert_eq!(bench.world.log(), ["prepare a", "attach 0/1 to 11 by Xdp"]);
     assert!(matches!(bench.bridges.take_changes().last(), Some(Change::PortAdded(BridgeId(0), _))));
     bench.bridges.retry();
-    assert_eq!(bench.world.log(), Vec::<String>::new());
+    assert_eq!(bench.world.log(), ["prepare a"], "from now on it is looked after");
+}
+
+#[test]
+fn ports_are_looked_after_in_turn() {
+    let mut bench = Bench::new("turns");
+    let names: Vec<String> = (0..AT_ONCE + 3).map(|number| format!("p{number:02}")).collect();
+    bench.run(&[add_br("br0")]);
+    for (name, ifindex) in names.iter().zip(11..) {
+        bench.world.plug(name, ifindex);
+        bench.run(&[add_port("br0", name)]);
+    }
+    bench.world.log();
+    let prepared =
+        |names: &[String]| -> Vec<String> { names.iter().map(|name| format!("prepare {name}")).collect() };
+    let (first, rest) = names.split_at(AT_ONCE);
+    let second = [rest, &first[..AT_ONCE - 3]].concat();
+    let third = [&first[AT_ONCE - 3..], rest, &first[..AT_ONCE - 6]].concat();
+    for turn in [first.to_vec(), second, third] {
+        bench.bridges.retry();
+        assert_eq!(bench.world.log(), prepared(&turn));
+    }
 }
 
 #[test]
@@ -527,6 +548,8 @@ fn a_bridge_in_tc_mode_leaves_peers_alone() {
         bench.world.log(),
         ["detach 0/1", "undo", "detach 0/2", "undo", "attach 0/1 to 11 by Tcx", "attach 0/2 to 12 by Tcx"]
     );
+    bench.bridges.retry();
+    assert_eq!(bench.world.log(), Vec::<String>::new());
     assert_eq!(
         bench.show(),
         "    Bridge br0\n        datapath_type: tc\n        Port a\n            Interface a\n        \

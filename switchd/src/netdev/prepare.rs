@@ -66,6 +66,23 @@ impl Prepared {
     pub fn is_unchanged(&self) -> bool {
         self.changes.is_none()
     }
+
+    /// Adds what was changed once more, because somebody had changed it since.
+    pub fn extend(&mut self, again: Self) {
+        match (&mut self.changes, again.changes) {
+            (Some(changes), Some(again)) => {
+                changes.peer = again.peer;
+                let new = again
+                    .before
+                    .into_iter()
+                    .filter(|(name, _)| changes.before.iter().all(|(own, _)| own != name));
+                let new: Vec<Feature> = new.collect();
+                changes.before.extend(new);
+            }
+            (changes, Some(again)) => *changes = Some(again),
+            (_, None) => {}
+        }
+    }
 }
 
 impl fmt::Display for Prepared {
