@@ -53,6 +53,8 @@ fn protocol(matching: &Match) -> Option<(&'static str, bool)> {
         0x86dd => &[(58, "icmp6"), (6, "tcp6"), (17, "udp6"), (132, "sctp6")],
         0x0806 => return Some(("arp", false)),
         0x8035 => return Some(("rarp", false)),
+        0x8847 => return Some(("mpls", false)),
+        0x8848 => return Some(("mplsm", false)),
         _ => return None,
     };
     let word = matching.exact(Field::IpProto).and_then(|number| words.iter().find(|(of, _)| *of == number));

@@ -9,7 +9,7 @@ use crate::flow::{Match, MissingPrerequisite, check_named};
 use crate::port::PortNames;
 
 /// `tcp` and its kind: the Ethernet type and, for some, the IP protocol that they stand for.
-const PROTOCOLS: [(&str, u16, Option<u8>); 16] = [
+const PROTOCOLS: [(&str, u16, Option<u8>); 18] = [
     ("ip", 0x0800, None),
     ("ipv4", 0x0800, None),
     ("ip4", 0x0800, None),
@@ -19,6 +19,8 @@ const PROTOCOLS: [(&str, u16, Option<u8>); 16] = [
     ("sctp", 0x0800, Some(132)),
     ("arp", 0x0806, None),
     ("rarp", 0x8035, None),
+    ("mpls", 0x8847, None),
+    ("mplsm", 0x8848, None),
     ("ipv6", 0x86dd, None),
     ("ip6", 0x86dd, None),
     ("icmp6", 0x86dd, Some(58)),
