@@ -56,6 +56,13 @@ impl Key {
         // SAFETY: the array begins with that many words.
         unsafe { &*self.words.as_ptr().cast() }
     }
+
+    /// The same, to be changed.
+    #[inline(always)]
+    pub fn headers_mut(&mut self) -> &mut [u64; HEADER_WORDS] {
+        // SAFETY: as above.
+        unsafe { &mut *self.words.as_mut_ptr().cast() }
+    }
 }
 
 impl Default for Key {

@@ -14,14 +14,10 @@ use crate::tables::Tables;
 /// opcode), and the traffic class. The port of entry and the connection's state do not.
 const FIRST_WORD: u64 = 0xff << 32 | 0xff << 56;
 
-/// The headers that a packet is to get.
-#[repr(C)]
-pub struct Target {
-    /// The headers.
-    pub headers: Headers,
-    /// What of them is still to be written: bits of [`due`].
-    due: u64,
-}
+/// What is still to be written of a packet's headers: bits of [`due`].
+#[repr(transparent)]
+#[derive(Default)]
+pub struct Due(u64);
 
 /// Which words of the headers are to be written: to each belongs the bit of its number.
 mod due {
@@ -45,17 +41,11 @@ mod due {
     pub const MOST: u32 = 14;
 }
 
-impl Target {
-    /// One with these headers.
-    #[must_use]
-    pub fn new(headers: &Headers) -> Self {
-        Self { headers: *headers, due: 0 }
-    }
-
-    /// Notes what is to be written to a packet that has these headers. False: nothing is.
+impl Due {
+    /// Notes what differs between the headers that a packet has and those that it is to get. False: nothing does.
     #[inline(always)]
-    fn aim(&mut self, from: &Headers) -> bool {
-        self.due = 0;
+    fn note(&mut self, from: &Headers, to: &Headers) -> bool {
+        self.0 = 0;
         let mut i = 0;
         while i < from.len() {
             let matters = match i {
@@ -63,23 +53,31 @@ impl Target {
                 1 => MAC,
                 _ => !0,
             };
-            if (from[i] ^ self.headers[i]) & matters != 0 {
+            if (from[i] ^ to[i]) & matters != 0 {
                 self.add(1 << i);
             }
             i += 1;
         }
-        if (from[1] ^ self.headers[1]) >> 48 != 0 {
+        if (from[1] ^ to[1]) >> 48 != 0 {
             self.add(due::VLAN);
         }
-        self.due != 0
+        self.0 != 0
     }
 
     /// In memory, where the verifier knows nothing of it: in a register it would follow each combination of bits.
     #[inline(always)]
     fn add(&mut self, bit: u64) {
-        let due = &raw mut self.due;
+        let due = &raw mut self.0;
         // SAFETY: a reference is valid for reads and writes.
         unsafe { due.write_volatile(due.read_volatile() | bit) };
+    }
+
+    /// Takes the next one out; 0: there is none.
+    #[inline(always)]
+    fn next(&mut self) -> u64 {
+        let next = self.0 & self.0.wrapping_neg();
+        self.0 ^= next;
+        next
     }
 }
 
@@ -89,12 +87,12 @@ struct Rewrite<'a, P> {
     layout: &'a Layout,
     from: &'a Headers,
     to: &'a Headers,
-    due: &'a mut u64,
+    due: &'a mut Due,
     failed: bool,
 }
 
-/// Writes the difference between `from`, which is what the packet has, and what it is to get into the packet, and keeps
-/// its checksums right. False if the packet refused, which leaves it unusable.
+/// Writes the difference between `from`, which is what the packet has, and `to` into the packet, and keeps its
+/// checksums right; `due` is workspace. False if the packet refused, which leaves it unusable.
 ///
 /// Each word is a step of its own, in a loop, for the verifier's sake: in a row, the number of ways through
 /// them would double with each.
@@ -104,13 +102,13 @@ pub fn rewrite<P: Packet, D: Tables>(
     packet: &mut P,
     layout: &Layout,
     from: &Headers,
-    target: &mut Target,
+    to: &Headers,
+    due: &mut Due,
 ) -> bool {
-    if !target.aim(from) {
+    if !due.note(from, to) {
         return true;
     }
-    let mut rewrite =
-        Rewrite { packet, layout, from, to: &target.headers, due: &mut target.due, failed: false };
+    let mut rewrite = Rewrite { packet, layout, from, to, due, failed: false };
     datapath.repeat(due::MOST, step::<P>, (&raw mut rewrite).cast());
     !rewrite.failed
 }
@@ -118,9 +116,7 @@ pub fn rewrite<P: Packet, D: Tables>(
 extern "C" fn step<P: Packet>(_index: u64, rewrite: *mut c_void) -> i64 {
     // SAFETY: `rewrite` passes its own, exclusively borrowed for as long as the loop runs.
     let rewrite = unsafe { &mut *rewrite.cast::<Rewrite<'_, P>>() };
-    let next = *rewrite.due & rewrite.due.wrapping_neg();
-    *rewrite.due ^= next;
-    let done = match next {
+    let done = match rewrite.due.next() {
         due::FIRST => rewrite.first_word(),
         due::ETH_DST => rewrite.packet.store(0, mac(rewrite.to[1])),
         due::ETH_SRC => rewrite.packet.store(6, mac(rewrite.to[2])),
@@ -139,7 +135,7 @@ extern "C" fn step<P: Packet>(_index: u64, rewrite: *mut c_void) -> i64 {
         _ => true,
     };
     rewrite.failed = !done;
-    i64::from(!done || *rewrite.due == 0)
+    i64::from(!done || rewrite.due.0 == 0)
 }
 
 /// ICMPv6 types of neighbour discovery, the only ones with a target and link layer addresses in the key.

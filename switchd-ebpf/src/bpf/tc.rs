@@ -115,7 +115,7 @@ extern "C" fn send_one(index: u64, sending: *mut c_void) -> i64 {
     let output = &effects.outputs[index];
     let machine = &mut *sending.machine;
     let to = &effects.copies[usize::from(output.copy) & (MAX_COPIES - 1)];
-    copy_headers(&mut machine.target.headers, to);
+    copy_headers(machine.key.headers_mut(), to);
     if tc_rewrite(sending.packet.skb) == 0 {
         sending.maps.dropped(DropReason::Rewrite);
         return 1;
@@ -191,7 +191,7 @@ pub extern "C" fn tc_parse(skb: *mut __sk_buff, in_port: u32) -> u32 {
     1
 }
 
-/// Gives the frame the headers in the machine's `target`; 0 if that failed.
+/// Gives the frame the headers in the machine's key; 0 if that failed.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tc_rewrite(skb: *mut __sk_buff) -> u32 {
@@ -199,7 +199,14 @@ pub extern "C" fn tc_rewrite(skb: *mut __sk_buff) -> u32 {
     let Some(machine) = maps.machine(Hook::Tcx) else { return 0 };
     // SAFETY: as in `tc_parse`.
     let machine = unsafe { &mut *machine.as_ptr() };
-    u32::from(rewrite(&maps, &mut TcPacket { skb }, &machine.layout, &machine.wire, &mut machine.target))
+    u32::from(rewrite(
+        &maps,
+        &mut TcPacket { skb },
+        &machine.layout,
+        &machine.wire,
+        machine.key.headers(),
+        &mut machine.due,
+    ))
 }
 
 define_sum!(

@@ -163,12 +163,19 @@ pub extern "C" fn xdp_rewrite(ctx: *mut xdp_md) -> u32 {
     let Some(machine) = maps.machine(Hook::Xdp) else { return 0 };
     // SAFETY: as in `xdp_parse`.
     let machine = unsafe { &mut *machine.as_ptr() };
-    // Either the first that were kept, or the present ones.
-    let headers =
-        if machine.effects.n_copies == 0 { machine.key.headers() } else { &machine.effects.copies[0] };
-    copy_headers(&mut machine.target.headers, headers);
+    // Its headers are the first that were kept, or else the present ones.
+    if machine.effects.n_copies != 0 {
+        copy_headers(machine.key.headers_mut(), &machine.effects.copies[0]);
+    }
     let mut packet = XdpPacket { ctx: XdpContext::new(ctx) };
-    u32::from(rewrite(&maps, &mut packet, &machine.layout, &machine.wire, &mut machine.target))
+    u32::from(rewrite(
+        &maps,
+        &mut packet,
+        &machine.layout,
+        &machine.wire,
+        machine.key.headers(),
+        &mut machine.due,
+    ))
 }
 
 define_sum!(

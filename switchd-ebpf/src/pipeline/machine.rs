@@ -9,7 +9,7 @@ use crate::conntrack::{self, Last};
 use crate::key::{CT_STATE, HEADER_WORDS, Key, TP_DST, TP_SRC, WORDS};
 use crate::layout::{Probe, RuleRef, port_flags};
 use crate::parse::Layout;
-use crate::rewrite::Target;
+use crate::rewrite::Due;
 
 /// The header words of a key.
 pub type Headers = [u64; HEADER_WORDS];
@@ -89,8 +89,8 @@ pub struct Machine {
     pub wire: Headers,
     /// Where they are.
     pub layout: Layout,
-    /// The headers that the packet is to get, while it is rewritten.
-    pub target: Target,
+    /// Workspace of [`rewrite`](crate::rewrite::rewrite).
+    pub due: Due,
     /// Nanoseconds of the coarse monotonic clock.
     pub now: u64,
     /// The version of the flow tables that this packet sees.

@@ -25,7 +25,7 @@ use switchd_ebpf::layout::{
 use switchd_ebpf::packet::Packet as _;
 use switchd_ebpf::parse;
 use switchd_ebpf::pipeline::{Body, Machine, Run, port};
-use switchd_ebpf::rewrite::{Target, rewrite};
+use switchd_ebpf::rewrite::{Due, rewrite};
 use switchd_ebpf::tables::Tables;
 
 pub use self::connections::ConnectionTable;
@@ -201,8 +201,7 @@ impl Memory {
         for output in effects.outputs.iter().take(effects.n_outputs as usize) {
             let Some(headers) = effects.copies.get(usize::from(output.copy)) else { continue };
             let mut copy = packet.clone();
-            let mut target = Target::new(headers);
-            if !rewrite(self, &mut copy, &machine.layout, &machine.wire, &mut target) {
+            if !rewrite(self, &mut copy, &machine.layout, &machine.wire, headers, &mut Due::default()) {
                 self.dropped(DropReason::Rewrite);
                 break;
             }

@@ -6,7 +6,7 @@ use switchd::datapath::Sizes;
 use switchd::datapath::host::{Frame, Memory};
 use switchd_ebpf::key::{self, Key, Location};
 use switchd_ebpf::parse::{Layout, eth_type, parse};
-use switchd_ebpf::rewrite::{Target, rewrite};
+use switchd_ebpf::rewrite::{Due, rewrite};
 
 use crate::frames::{self, Ip, flags};
 
@@ -295,8 +295,8 @@ proptest! {
         }
         let tables = FlowTables::new(Memory::new(Sizes { flows: 1, connections: 1 }));
         let mut packet = Frame::from(frame.clone());
-        let mut target = Target::new(wanted.headers());
-        prop_assert!(rewrite(tables.store(), &mut packet, &layout, old.headers(), &mut target));
+        let due = &mut Due::default();
+        prop_assert!(rewrite(tables.store(), &mut packet, &layout, old.headers(), wanted.headers(), due));
         let (found, new_layout) = parsed(packet.bytes());
         prop_assert_eq!(found.headers(), wanted.headers());
         prop_assert_eq!(sums(packet.bytes(), &found, &new_layout), sums(&frame, &old, &layout));
