@@ -36,6 +36,9 @@ pub enum HookError {
     /// There is no such device (any more).
     #[error("No such device")]
     NoDevice,
+    /// It carries something else than Ethernet frames.
+    #[error("not an Ethernet device")]
+    NotEthernet,
     /// The driver has no native XDP.
     #[error("its driver has no native XDP: {0}")]
     NoNativeXdp(String),

@@ -110,6 +110,7 @@ fn devices_are_looked_up() {
     assert_eq!((lower.ifindex, lower.nsid), (b.ifindex, None));
     run("ip link set veth_b up");
     assert!(link(&mut netdevs, "veth_a").carrier);
+    assert!(a.ethernet && !link(&mut netdevs, "lo").ethernet);
 
     let media = netdevs.media("veth_a");
     assert_eq!((media.speed, media.current), (10_000, LinkModes(0xc0)));

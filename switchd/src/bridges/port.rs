@@ -173,6 +173,7 @@ impl Port {
 
     fn attach<H: Hooks, D: Devices>(&mut self, link: Link, system: &mut System<'_, H, D>) {
         let result = match self.wanted {
+            _ if !link.ethernet => Err(HookError::NotEthernet),
             Hook::Xdp => self.attach_xdp(&link, system),
             Hook::Tcx => self.attach_tcx(&link, None, system),
         };
@@ -218,7 +219,10 @@ impl Port {
                     HookError::NoNativeXdp(_) | HookError::Kernel(_) => {
                         self.attach_tcx(link, Some(reason.to_string()), system)
                     }
-                    HookError::Busy | HookError::NoDevice | HookError::TooMany(_) => Err(reason),
+                    HookError::Busy
+                    | HookError::NoDevice
+                    | HookError::NotEthernet
+                    | HookError::TooMany(_) => Err(reason),
                 }
             }
         }

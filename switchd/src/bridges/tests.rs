@@ -56,6 +56,7 @@ impl Fake {
             kind: Some("veth".to_owned()),
             admin_up: true,
             carrier: true,
+            ethernet: true,
             xdp: false,
             lower: None,
         };
@@ -517,6 +518,19 @@ fn a_device_in_other_hands_is_tried_again_when_it_changes() {
     assert!(matches!(bench.bridges.take_changes().last(), Some(Change::PortAdded(BridgeId(0), _))));
     bench.bridges.retry();
     assert_eq!(bench.world.log(), ["prepare a"], "from now on it is looked after");
+}
+
+#[test]
+fn a_device_that_carries_no_ethernet_is_no_port() {
+    let mut bench = Bench::new("loopback");
+    let link = Link { ethernet: false, ..bench.world.plug("lo", 1) };
+    bench.world.0.borrow_mut().links.insert("lo".into(), link);
+    let outcome = bench.run(&[add_br("br0"), add_port("br0", "lo")]);
+    assert_eq!(outcome.warnings.len(), 1);
+    let wanted = "error: \"could not add network device lo to ofproto (not an Ethernet device)\"";
+    assert_eq!(bench.shown("lo"), wanted);
+    bench.bridges.retry();
+    assert_eq!(bench.world.log(), Vec::<String>::new(), "nothing is tried");
 }
 
 #[test]

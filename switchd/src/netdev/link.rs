@@ -2,7 +2,7 @@
 
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
 };
 
 /// The device that a device is stacked on or, for a veth, its peer.
@@ -31,6 +31,8 @@ pub struct Link {
     pub admin_up: bool,
     /// Up, with a carrier (IFF_LOWER_UP).
     pub carrier: bool,
+    /// Carries Ethernet frames; a loopback or a tunnel of bare IP packets does not.
+    pub ethernet: bool,
     /// Whether an XDP program is attached.
     pub xdp: bool,
     /// What it is stacked on; a veth's peer.
@@ -60,6 +62,7 @@ impl Link {
             kind: None,
             admin_up: header.flags.contains(LinkFlags::Up),
             carrier: header.flags.contains(LinkFlags::LowerUp),
+            ethernet: header.link_layer_type == LinkLayerType::Ether,
             xdp: false,
             lower: None,
         };
@@ -106,6 +109,7 @@ mod tests {
         let mut message = LinkMessage::default();
         message.header.index = 7;
         message.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+        message.header.link_layer_type = LinkLayerType::Ether;
         message.attributes = vec![
             LinkAttribute::IfName("veth_l0".into()),
             LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1]),
@@ -131,6 +135,7 @@ mod tests {
                 kind: Some("veth".into()),
                 admin_up: true,
                 carrier: true,
+                ethernet: true,
                 xdp: true,
                 lower: Some(LowerLink { ifindex: 6, nsid: Some(0) }),
             }
