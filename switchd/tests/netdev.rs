@@ -158,14 +158,18 @@ fn prepare_and_undo(netdevs: &mut Netdevs, within: &str, description: &str) {
     let a = link(netdevs, "veth_a");
     assert_eq!(offloads(within, "veth_b"), UNFIT);
 
-    let prepared = netdevs.prepare(&a).unwrap();
+    let mut noted = Vec::new();
+    let prepared = netdevs
+        .prepare(&a, &mut |planned| noted.push((planned.clone(), offloads(within, "veth_b"))))
+        .unwrap();
+    assert_eq!(noted, [(prepared.clone(), UNFIT)], "before it is done");
     assert_eq!(offloads(within, "veth_b"), FIT);
     assert!(!prepared.is_unchanged());
     let text = prepared.to_string();
     assert!(text.starts_with(description), "{text}");
     assert!(text.contains(" rx-gro on") && text.contains(" tx-checksum-ip-generic off"), "{text}");
 
-    assert_eq!(netdevs.prepare(&a).unwrap(), Prepared::default(), "nothing is left to change");
+    assert_eq!(netdevs.prepare(&a, &mut |_| ()).unwrap(), Prepared::default(), "nothing is left to change");
 
     netdevs.undo(&prepared).unwrap();
     assert_eq!(offloads(within, "veth_b"), UNFIT);
@@ -177,7 +181,7 @@ fn what_was_right_already_is_not_undone() {
     veth();
     run("ethtool -K veth_b gro on");
     let a = link(&mut netdevs, "veth_a");
-    let prepared = netdevs.prepare(&a).unwrap();
+    let prepared = netdevs.prepare(&a, &mut |_| ()).unwrap();
     assert!(!prepared.to_string().contains("gro"), "{prepared}");
     netdevs.undo(&prepared).unwrap();
     assert_eq!(offloads("", "veth_b"), [true, true, true]);
@@ -188,19 +192,19 @@ fn what_was_prepared_twice_is_restored_to_what_it_was_at_first() {
     let mut netdevs = private_namespace();
     veth();
     let a = link(&mut netdevs, "veth_a");
-    let mut prepared = netdevs.prepare(&a).unwrap();
+    let mut prepared = netdevs.prepare(&a, &mut |_| ()).unwrap();
     run("ethtool -K veth_b gro off tx on");
-    prepared.extend(netdevs.prepare(&a).unwrap());
+    prepared.extend(netdevs.prepare(&a, &mut |_| ()).unwrap());
     assert_eq!(offloads("", "veth_b"), FIT);
     netdevs.undo(&prepared).unwrap();
     assert_eq!(offloads("", "veth_b"), UNFIT);
 
     // What was right at first is left as somebody wanted it since.
     run("ethtool -K veth_b gro on");
-    let mut prepared = netdevs.prepare(&a).unwrap();
+    let mut prepared = netdevs.prepare(&a, &mut |_| ()).unwrap();
     assert!(!prepared.to_string().contains("rx-gro"), "{prepared}");
     run("ethtool -K veth_b gro off");
-    prepared.extend(netdevs.prepare(&a).unwrap());
+    prepared.extend(netdevs.prepare(&a, &mut |_| ()).unwrap());
     netdevs.undo(&prepared).unwrap();
     assert_eq!(offloads("", "veth_b"), UNFIT);
 }
@@ -212,7 +216,7 @@ fn a_peer_is_restored_where_it_is_by_then() {
     let within = format!("ip netns exec {}", named.0);
     veth();
     let a = link(&mut netdevs, "veth_a");
-    let prepared = netdevs.prepare(&a).unwrap();
+    let prepared = netdevs.prepare(&a, &mut |_| ()).unwrap();
     run(&format!("ip link set veth_b netns {}", named.0));
     assert_eq!(offloads(&within, "veth_b"), FIT, "features move with the device");
     netdevs.undo(&prepared).unwrap();
@@ -226,7 +230,7 @@ fn a_peer_is_restored_after_the_device_moved_away() {
     veth();
     run(&format!("ip link set veth_b netns {}", left.0));
     let a = link(&mut netdevs, "veth_a");
-    let prepared = netdevs.prepare(&a).unwrap();
+    let prepared = netdevs.prepare(&a, &mut |_| ()).unwrap();
     run(&format!("ip link set veth_a netns {}", right.0));
     netdevs.undo(&prepared).unwrap();
     assert_eq!(offloads(&format!("ip netns exec {}", left.0), "veth_b"), UNFIT);
@@ -239,7 +243,7 @@ fn a_prepared_namespace_can_be_deleted_and_undoing_needs_nothing() {
     veth();
     run(&format!("ip link set veth_b netns {}", named.0));
     let a = link(&mut netdevs, "veth_a");
-    let prepared = netdevs.prepare(&a).unwrap();
+    let prepared = netdevs.prepare(&a, &mut |_| ()).unwrap();
     drop(named);
     // The pair goes with the namespace, so nothing of ours keeps that alive.
     wait_until(|| netdevs.link("veth_a").unwrap().is_none());
@@ -260,7 +264,7 @@ fn a_namespace_that_nothing_leads_to_is_an_error() {
     let tid = hide.1.recv().unwrap();
     run(&format!("ip link set veth_b netns {tid}"));
     let a = link(&mut netdevs, "veth_a");
-    let error = netdevs.prepare(&a).unwrap_err();
+    let error = netdevs.prepare(&a, &mut |_| ()).unwrap_err();
     assert_eq!(error.to_string(), "peer's namespace cannot be found");
     drop(hidden.0);
     holder.join().unwrap();
@@ -270,7 +274,7 @@ fn a_namespace_that_nothing_leads_to_is_an_error() {
 fn other_devices_need_no_preparation() {
     let mut netdevs = private_namespace();
     let lo = link(&mut netdevs, "lo");
-    assert!(netdevs.prepare(&lo).unwrap().is_unchanged());
+    assert!(netdevs.prepare(&lo, &mut |_| ()).unwrap().is_unchanged());
 }
 
 /// Runs a test of the watch on a runtime that stays in the thread, and so in its namespace.

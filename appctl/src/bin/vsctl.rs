@@ -1,5 +1,6 @@
 //! Manages the switch's bridges and ports, in the manner of `ovs-vsctl`.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use appctl::client::{Client, ClientError, DEFAULT_TARGET, program_name};
@@ -11,14 +12,8 @@ fn main() -> ExitCode {
     let name = program_name("vsctl");
     let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into()).collect();
     let (timeout, commands) = match parse(&args) {
-        Ok(Invocation::Help) => {
-            print!("{}", help());
-            return ExitCode::SUCCESS;
-        }
-        Ok(Invocation::Version) => {
-            println!("{name} {}", env!("CARGO_PKG_VERSION"));
-            return ExitCode::SUCCESS;
-        }
+        Ok(Invocation::Help) => return show(&name, &help()),
+        Ok(Invocation::Version) => return show(&name, &format!("{name} {}\n", env!("CARGO_PKG_VERSION"))),
         Ok(Invocation::Run { timeout, commands }) => (timeout, commands),
         Err(error) => {
             eprintln!("{name}: {error}");
@@ -30,11 +25,10 @@ fn main() -> ExitCode {
     }
     match run(&commands) {
         Ok(outcome) => {
-            print!("{}", outcome.outputs.concat());
             for warning in &outcome.warnings {
                 eprintln!("{name}: {warning}");
             }
-            ExitCode::SUCCESS
+            show(&name, &outcome.outputs.concat())
         }
         Err(failure) => {
             if !failure.message.is_empty() {
@@ -42,6 +36,17 @@ fn main() -> ExitCode {
             }
             ExitCode::from(failure.exit_code)
         }
+    }
+}
+
+/// Writes to the standard output; a reader that has gone is no error.
+fn show(name: &str, text: &str) -> ExitCode {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("{name}: write: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The commands and how many arguments each takes.
 
-use super::{CliError, Context, flows, switch};
+use super::{CliError, Context, flows, show, switch};
 
 /// A command.
 struct Command {
@@ -65,6 +65,5 @@ pub fn list() -> String {
 }
 
 fn list_commands(_: &Context, _: &[String]) -> Result<(), CliError> {
-    print!("The available commands are:\n{}", list());
-    Ok(())
+    show(&format!("The available commands are:\n{}", list()))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
-use super::{CliError, commands};
+use super::{CliError, commands, show};
 
 /// OpenFlow switch management utility
 #[derive(Debug, Parser)]
@@ -100,7 +100,7 @@ pub fn parse(program: &str, arguments: Vec<String>) -> Result<Option<Options>, C
     match command.try_get_matches_from(arguments).and_then(|found| Options::from_arg_matches(&found)) {
         Ok(options) => Ok(Some(options)),
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
-            print!("{error}");
+            show(&error.to_string())?;
             Ok(None)
         }
         Err(error) => Err(CliError::Usage(explain(&error))),

@@ -138,9 +138,9 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
 
     /// Follows a device that appeared, changed or is gone.
     pub fn link_event(&mut self, event: &LinkEvent) {
-        let Self { running, changes, hooks, devices, .. } = self;
+        let Self { running, changes, hooks, devices, prepared, .. } = self;
         for Bridge { info, ports } in running {
-            let system = &mut System { hooks, devices, bridge: info.id };
+            let system = &mut System { hooks, devices, prepared, bridge: info.id };
             for port in ports.iter_mut().filter(|port| port.name == event.name()) {
                 // What comes back under the same index is attached anew, for it may have lost its programs.
                 let lost =
@@ -159,9 +159,9 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
     /// in its namespace is no event here either.
     pub fn retry(&mut self) {
         self.keep_fit();
-        let Self { running, changes, hooks, devices, .. } = self;
+        let Self { running, changes, hooks, devices, prepared, .. } = self;
         for Bridge { info, ports } in running {
-            let system = &mut System { hooks, devices, bridge: info.id };
+            let system = &mut System { hooks, devices, prepared, bridge: info.id };
             for port in ports.iter_mut().filter(|port| port.error().is_some()) {
                 track(port, info.id, changes, |port| port.reconcile(system));
             }
@@ -171,7 +171,7 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
 
     /// Looks after the next ports in turn.
     fn keep_fit(&mut self) {
-        let Self { running, hooks, devices, looked_after, .. } = self;
+        let Self { running, hooks, devices, prepared, looked_after, .. } = self;
         let ports = running.iter_mut().flat_map(|Bridge { info, ports }| {
             let id = info.id;
             ports.iter_mut().filter(|port| port.is_in_use()).map(move |port| (id, port))
@@ -180,16 +180,16 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
         let first = looked_after.checked_rem(ports.len()).unwrap_or(0);
         ports.rotate_left(first);
         for (bridge, port) in ports.into_iter().take(AT_ONCE) {
-            port.keep_fit(&mut System { hooks, devices, bridge });
+            port.keep_fit(&mut System { hooks, devices, prepared, bridge });
         }
         *looked_after = first + AT_ONCE;
     }
 
     /// Detaches all ports and undoes what was done to their peers, as dropping does. The configuration stays.
     pub fn shutdown(&mut self) {
-        let Self { running, changes, hooks, devices, .. } = self;
+        let Self { running, changes, hooks, devices, prepared, .. } = self;
         for bridge in running.drain(..) {
-            bridge.close(changes, hooks, devices);
+            bridge.close(changes, hooks, devices, prepared);
         }
         self.keep_prepared();
     }
@@ -261,7 +261,7 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
 
     /// Makes what runs equal to the configuration: first takes away, then adds.
     fn realise(&mut self) {
-        let Self { config, running, changes, hooks, devices, .. } = self;
+        let Self { config, running, changes, hooks, devices, prepared, .. } = self;
 
         for mut bridge in std::mem::take(running) {
             match config.bridges.iter().find(|wanted| bridge.info.is(wanted)) {
@@ -271,10 +271,10 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
                         bridge.info = info.clone();
                         changes.push(Change::BridgeReset(info));
                     }
-                    bridge.retain_ports(wanted, changes, hooks, devices);
+                    bridge.retain_ports(wanted, changes, hooks, devices, prepared);
                     running.push(bridge);
                 }
-                None => bridge.close(changes, hooks, devices),
+                None => bridge.close(changes, hooks, devices, prepared),
             }
         }
 
@@ -285,7 +285,7 @@ impl<H: Hooks, D: Devices> Bridges<H, D> {
                 running.push(Bridge { info: wanted.into(), ports: Vec::new() });
                 running.len() - 1
             });
-            running[place].add_ports(wanted, changes, hooks, devices);
+            running[place].add_ports(wanted, changes, hooks, devices, prepared);
         }
         self.keep_prepared();
     }
@@ -378,8 +378,9 @@ impl Bridge {
         changes: &mut Vec<Change>,
         hooks: &mut H,
         devices: &mut D,
+        prepared: &mut PreparedFile,
     ) {
-        let system = &mut System { hooks, devices, bridge: self.info.id };
+        let system = &mut System { hooks, devices, prepared, bridge: self.info.id };
         self.ports.retain_mut(|port| {
             let stays = port.wanted == wanted.hook()
                 && wanted.port(&port.name).is_some_and(|wanted| wanted.ofport == Some(port.ofport.0));
@@ -397,8 +398,9 @@ impl Bridge {
         changes: &mut Vec<Change>,
         hooks: &mut H,
         devices: &mut D,
+        prepared: &mut PreparedFile,
     ) {
-        let system = &mut System { hooks, devices, bridge: self.info.id };
+        let system = &mut System { hooks, devices, prepared, bridge: self.info.id };
         for config in &wanted.ports {
             // A complete transaction leaves no port without a number.
             let Some(ofport) = config.ofport.map(PortNo) else { continue };
@@ -412,8 +414,14 @@ impl Bridge {
         self.ports.sort_by_key(|port| port.ofport);
     }
 
-    fn close<H: Hooks, D: Devices>(mut self, changes: &mut Vec<Change>, hooks: &mut H, devices: &mut D) {
-        let system = &mut System { hooks, devices, bridge: self.info.id };
+    fn close<H: Hooks, D: Devices>(
+        mut self,
+        changes: &mut Vec<Change>,
+        hooks: &mut H,
+        devices: &mut D,
+        prepared: &mut PreparedFile,
+    ) {
+        let system = &mut System { hooks, devices, prepared, bridge: self.info.id };
         for port in &mut self.ports {
             track(port, self.info.id, changes, |port| port.close(system));
         }

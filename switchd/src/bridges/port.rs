@@ -2,8 +2,9 @@
 
 use ofctl::port::PortNo;
 
+use super::prepared::PreparedFile;
 use crate::hooks::{Hook, HookError, Hooks};
-use crate::netdev::{Devices, Link, Media, Prepared};
+use crate::netdev::{Devices, Link, Media, PrepareError, Prepared};
 use crate::rules::BridgeId;
 
 /// A port as OpenFlow tells of it.
@@ -60,7 +61,16 @@ struct Attached {
 pub(super) struct System<'a, H, D> {
     pub(super) hooks: &'a mut H,
     pub(super) devices: &'a mut D,
+    /// Where what is done to peers is noted before it is done.
+    pub(super) prepared: &'a mut PreparedFile,
     pub(super) bridge: BridgeId,
+}
+
+impl<H, D: Devices> System<'_, H, D> {
+    fn prepare(&mut self, link: &Link) -> Result<Prepared, PrepareError> {
+        let Self { devices, prepared, .. } = self;
+        devices.prepare(link, &mut |planned| prepared.add(planned))
+    }
 }
 
 impl Port {
@@ -153,7 +163,7 @@ impl Port {
     /// would be lost.
     pub(super) fn keep_fit<H, D: Devices>(&mut self, system: &mut System<'_, H, D>) {
         let State::Up(attached) = &mut self.state else { return };
-        match system.devices.prepare(&attached.link) {
+        match system.prepare(&attached.link) {
             Ok(again) if again.is_unchanged() => {}
             Ok(again) => {
                 tracing::warn!(port = self.name, "peer was changed, and is prepared for XDP again: {again}");
@@ -202,7 +212,7 @@ impl Port {
         link: &Link,
         system: &mut System<'_, H, D>,
     ) -> Result<(Hook, Option<String>, Prepared), HookError> {
-        let prepared = match system.devices.prepare(link) {
+        let prepared = match system.prepare(link) {
             Ok(prepared) => prepared,
             Err(reason) => return self.attach_tcx(link, Some(reason.to_string()), system),
         };

@@ -51,6 +51,11 @@ impl PreparedFile {
         }
     }
 
+    /// Notes what is about to be done, so that there is no moment at which the file does not know of it.
+    pub(super) fn add(&mut self, planned: &Prepared) {
+        self.save(self.saved.iter().chain([planned]).cloned().collect());
+    }
+
     /// Keeps what there is to undo now. The ports work without; hence no error.
     pub(super) fn save(&mut self, prepared: Vec<Prepared>) {
         if prepared == self.saved {
@@ -100,6 +105,8 @@ mod tests {
         file(&scratch).save(prepared.clone());
         let mut next = file(&scratch);
         assert_eq!(next.load(), prepared);
+        next.add(&prepared[0]);
+        assert_eq!(file(&scratch).load(), [prepared.clone(), prepared].concat());
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "no temporary file is left");
         next.save(Vec::new());
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);

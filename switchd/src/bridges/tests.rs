@@ -112,7 +112,7 @@ impl Devices for Fake {
         Media { speed: 10_000, ..Media::default() }
     }
 
-    fn prepare(&mut self, link: &Link) -> Result<Prepared, PrepareError> {
+    fn prepare(&mut self, link: &Link, _: &mut dyn FnMut(&Prepared)) -> Result<Prepared, PrepareError> {
         self.note(format!("prepare {}", link.name));
         match self.0.borrow().unpreparable.contains(&link.name) {
             true => Err(PrepareError::NoNamespace),

@@ -48,18 +48,20 @@ impl Shutdown {
         self.reached(Phase::Finished).await;
     }
 
-    /// Asks for the end when SIGTERM or SIGINT comes.
+    /// Asks for the end when SIGTERM or SIGINT comes, or SIGHUP, as when a terminal is closed.
     ///
     /// # Errors
     /// The signals cannot be caught.
     pub fn on_signals(&self) -> io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let shutdown = self.clone();
         task::spawn(async move {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
+                _ = hangup.recv() => "SIGHUP",
             };
             info!("{name}: shutting down");
             shutdown.request();

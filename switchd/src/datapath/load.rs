@@ -49,7 +49,9 @@ impl Sizes {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Not privileged.
-    #[error("not permitted to load BPF programs: run as root, or with CAP_BPF and CAP_NET_ADMIN")]
+    #[error(
+        "not permitted to load BPF programs: run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+    )]
     Permission,
     /// More than a program can address.
     #[error(

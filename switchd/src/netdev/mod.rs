@@ -31,11 +31,12 @@ pub trait Devices {
     /// The link's speed, duplex and modes. A device that tells nothing of the kind has the default ones.
     fn media(&mut self, name: &str) -> Media;
 
-    /// Makes a device fit for native XDP. For a veth this is a matter of its *peer*: see [`Prepared`].
+    /// Makes a device fit for native XDP. For a veth this is a matter of its *peer*: see [`Prepared`]. `note` is told of
+    /// what will have been changed, before it is.
     ///
     /// # Errors
     /// See [`PrepareError`]; nothing has been changed then.
-    fn prepare(&mut self, link: &Link) -> Result<Prepared, PrepareError>;
+    fn prepare(&mut self, link: &Link, note: &mut dyn FnMut(&Prepared)) -> Result<Prepared, PrepareError>;
 
     /// Puts back what [`prepare`](Self::prepare) changed. A peer that is gone needs nothing.
     ///
@@ -77,8 +78,8 @@ impl Devices for Netdevs {
         self.ethtool.media(name).unwrap_or_default()
     }
 
-    fn prepare(&mut self, link: &Link) -> Result<Prepared, PrepareError> {
-        prepare::prepare(self, link)
+    fn prepare(&mut self, link: &Link, note: &mut dyn FnMut(&Prepared)) -> Result<Prepared, PrepareError> {
+        prepare::prepare(self, link, note)
     }
 
     fn undo(&mut self, prepared: &Prepared) -> Result<(), PrepareError> {

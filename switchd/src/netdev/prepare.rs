@@ -147,18 +147,27 @@ pub enum PrepareError {
 }
 
 /// See [`Devices::prepare`](super::Devices::prepare).
-pub(super) fn prepare(own: &mut Netdevs, link: &Link) -> Result<Prepared, PrepareError> {
+pub(super) fn prepare(
+    own: &mut Netdevs,
+    link: &Link,
+    note: &mut dyn FnMut(&Prepared),
+) -> Result<Prepared, PrepareError> {
     if !link.is_veth() {
         return Ok(Prepared::default());
     }
     let lower = link.lower.ok_or(PrepareError::NoPeer)?;
-    let (before, peer, is_up) = on_peer(own, lower, |netdevs, peer| {
+    let (prepared, is_up) = on_peer(own, lower, |netdevs, peer| {
         let was_up = is_up(netdevs, peer.ifindex)?;
-        let before = set_needed(&netdevs.ethtool, peer)?;
-        Ok((before, peer.clone(), was_up && is_up(netdevs, peer.ifindex)?))
+        let before = unfit(&netdevs.ethtool, peer)?;
+        if before.is_empty() {
+            return Ok((Prepared::default(), was_up));
+        }
+        let changes = Changes { device: link.ifindex, peer: peer.clone(), before };
+        let prepared = Prepared { changes: Some(changes.clone()) };
+        note(&prepared);
+        make_fit(&netdevs.ethtool, peer, &changes.before)?;
+        Ok((prepared, was_up && is_up(netdevs, peer.ifindex)?))
     })?;
-    let changes = (!before.is_empty()).then_some(Changes { device: link.ifindex, peer, before });
-    let prepared = Prepared { changes };
     if !is_up && let Err(error) = reopen(own, link.ifindex) {
         // It fails already; that this cannot be undone either would be no news.
         let _ = undo(own, &prepared);
@@ -252,17 +261,13 @@ fn peer_in(
     Ok(Peer { ifindex, name: link.name, netns })
 }
 
-/// Sets a peer's features as needed, all or none; gives back those that were changed, as they were before.
-fn set_needed(ethtool: &Ethtool, peer: &Peer) -> Result<Vec<Feature>, PrepareError> {
-    let before = unfit(ethtool, peer)?;
-    if before.is_empty() {
-        return Ok(before);
-    }
+/// Sets those of a peer's features that are not as needed, all or none.
+fn make_fit(ethtool: &Ethtool, peer: &Peer, before: &[Feature]) -> Result<(), PrepareError> {
     let wanted: Vec<Feature> = before.iter().map(|(name, on)| (name.clone(), !on)).collect();
     let refusal = match ethtool.set_features(&peer.name, &wanted).and_then(|()| unfit(ethtool, peer)) {
         Ok(refused) => {
             match NEEDED.iter().find(|need| refused.iter().any(|(name, _)| name == need.feature)) {
-                None => return Ok(before),
+                None => return Ok(()),
                 Some(need) => {
                     PrepareError::Refused { offload: need.offload, on: need.on, peer: peer.to_string() }
                 }
@@ -271,7 +276,7 @@ fn set_needed(ethtool: &Ethtool, peer: &Peer) -> Result<Vec<Feature>, PrepareErr
         Err(error) => error.into(),
     };
     // It fails already; that the rest cannot be put back either would be no news.
-    let _ = ethtool.set_features(&peer.name, &before);
+    let _ = ethtool.set_features(&peer.name, before);
     Err(refusal)
 }
 
