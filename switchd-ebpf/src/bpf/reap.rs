@@ -1,4 +1,5 @@
-//! The reaper: removes the connections that the daemon lists, unless they have been touched meanwhile.
+//! The reaper: removes the connections that the daemon lists, unless they have been touched meanwhile and the
+//! daemon minds.
 //!
 //! Run by the daemon with BPF_PROG_TEST_RUN. Removal is done here and nowhere else but in the datapath itself: what
 //! goes with a connection (helpers, expectations) lies in hash maps, whose values only BPF can lock and change.
@@ -8,7 +9,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use switchd_ebpf::atomic;
 use switchd_ebpf::conntrack::{self, Connections as _, End};
-use switchd_ebpf::layout::REAP_BATCH;
+use switchd_ebpf::layout::{REAP_BATCH, life, reap};
 use switchd_ebpf::tables::Tables as _;
 
 use super::maps::Maps;
@@ -35,8 +36,16 @@ extern "C" fn reap_one(index: u64, maps: *mut c_void) -> i64 {
     // SAFETY: the record is valid while the program runs, and this word is written alone.
     let expired = unsafe { atomic::load(&raw const (*record.as_ptr()).expires) } < now;
     let why = if expired { End::Expired } else { End::Removed };
-    if conntrack::remove(maps, record, wanted.record, wanted.life, now, why) {
-        wanted.done = 1;
+    let mut judged = wanted.life;
+    if wanted.state == reap::WHATEVER {
+        // SAFETY: as above.
+        let present = unsafe { atomic::load(&raw const (*record.as_ptr()).life) };
+        if life::generation(present) == life::generation(judged) {
+            judged = present;
+        }
+    }
+    if conntrack::remove(maps, record, wanted.record, judged, now, why) {
+        wanted.state = reap::DONE;
     }
     0
 }

@@ -364,7 +364,8 @@ pub mod life {
     }
 }
 
-/// What the daemon asks the reaper program to remove: the record, if its life is still this word.
+/// What the daemon asks the reaper program to remove: the record, if its life is still this word, or at least of the same
+/// generation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reap {
@@ -372,8 +373,18 @@ pub struct Reap {
     pub life: u64,
     /// The record.
     pub record: u32,
-    /// Zero; the reaper sets it to 1 when it has removed the record.
-    pub done: u32,
+    /// One of [`reap`].
+    pub state: u32,
+}
+
+/// States of a [`Reap`].
+pub mod reap {
+    /// Updates since the judgement save the connection.
+    pub const AS_JUDGED: u32 = 0;
+    /// They do not.
+    pub const WHATEVER: u32 = 1;
+    /// The reaper has removed it.
+    pub const DONE: u32 = 2;
 }
 
 /// Records that one run of the reaper takes.

@@ -217,6 +217,14 @@ impl Compiler {
             write =
                 if write_bits > bits { Some((b, write_shift + bits, write_bits - bits)) } else { to.next() };
         }
+        // The bits that the key does not have are zero.
+        let moved = part(src).2;
+        let zeros = src.n_bits - moved;
+        if zeros > 0 {
+            let code = if code == op::CT_MOVE { op::CT_SET } else { op::SET };
+            let mask = u128::MAX >> (128 - u32::from(zeros));
+            self.set(code, dst.field.info().location, dst.ofs + moved, 0, mask);
+        }
         Ok(())
     }
 
@@ -313,7 +321,7 @@ fn ones(bits: u8) -> u64 {
 }
 
 /// A run of bits of a field: the field's place, the first bit, and how many. Where the key has fewer bits than
-/// the field, the others are always zero, and are left out.
+/// the field, the others, which are always zero, are left out.
 fn part(subfield: Subfield) -> (Location, u8, u8) {
     let at = subfield.field.info().location;
     (at, subfield.ofs, subfield.n_bits.min(at.bits.saturating_sub(subfield.ofs)))

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
-use switchd_ebpf::layout::{Config, MAX_POLICIES, REAP_BATCH, Reap, Record, TupleBucket, life, place};
+use switchd_ebpf::layout::{Config, MAX_POLICIES, REAP_BATCH, Reap, Record, TupleBucket, life, place, reap};
 
 use super::clock;
 use super::shared::Shared;
@@ -134,10 +134,10 @@ impl Connections {
     /// Removes the connections that `which` names, whatever happens to them meanwhile. Returns how many.
     pub fn flush(&self, which: impl Fn(&Record) -> bool) -> usize {
         let mut removed = 0;
-        // A connection that is touched between judgement and removal stays; another round gets it.
+        // One that a packet moves along at the very moment of its removal stays; another round gets it.
         for _ in 0..8 {
             let matching = self.iter().filter(|(_, record)| which(record));
-            let (found, reaped) = self.reap(matching);
+            let (found, reaped) = self.reap(matching, reap::WHATEVER);
             removed += reaped;
             if found == reaped {
                 break;
@@ -152,18 +152,18 @@ impl Connections {
         let expired = (0..self.used())
             .filter_map(|number| Some((number, self.read(number)?)))
             .filter(|(_, record)| record.expires < now);
-        self.reap(expired).1
+        self.reap(expired, reap::AS_JUDGED).1
     }
 
     /// Runs the reaper over the given records. Returns how many there were, and how many were removed.
-    fn reap(&self, records: impl Iterator<Item = (u32, Record)>) -> (usize, usize) {
+    fn reap(&self, records: impl Iterator<Item = (u32, Record)>, state: u32) -> (usize, usize) {
         let mut records = records.peekable();
         let (mut found, mut removed) = (0, 0);
         while records.peek().is_some() {
             let batch: Vec<Reap> = records
                 .by_ref()
                 .take(REAP_BATCH as usize)
-                .map(|(record, of)| Reap { life: of.life, record, done: 0 })
+                .map(|(record, of)| Reap { life: of.life, record, state })
                 .collect();
             found += batch.len();
             removed += self.reaper.lock().unwrap_or_else(PoisonError::into_inner).run(&batch);
@@ -185,11 +185,11 @@ impl Reaper {
             tracing::error!(error, "connections could not be removed");
             return 0;
         }
-        let done = |i: u32| {
+        let done = |i: &u32| {
             // SAFETY: within the mapping; the reaper has ended.
-            self.list.at(i).map_or(0, |slot| unsafe { (*slot.as_ptr()).done })
+            self.list.at(*i).is_some_and(|slot| unsafe { (*slot.as_ptr()).state == reap::DONE })
         };
-        (0..batch.len() as u32).map(|i| done(i) as usize).sum()
+        (0..batch.len() as u32).filter(done).count()
     }
 
     fn start(&self) -> Result<(), String> {

@@ -282,6 +282,17 @@ fn a_flush_takes_what_it_is_told_to() {
     switch.assert_nothing_leaked(8);
 }
 
+/// A packet that comes between the judgement and the removal does not save its connection from a flush.
+#[test]
+fn a_flush_takes_connections_in_use() {
+    let switch = switch(8);
+    assert!(switch.open(1) && switch.open(2));
+    let in_use = |record: &Record| switch.passes(1, &ack(record.tuples[0].ports.src - 1000));
+    assert_eq!(switch.datapath.connections.flush(in_use), 2);
+    assert_eq!(switch.connections(), Vec::<u16>::new());
+    switch.assert_nothing_leaked(8);
+}
+
 /// The host's datapath, and its time.
 struct Host {
     tables: FlowTables<Memory>,

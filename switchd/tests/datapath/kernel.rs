@@ -516,6 +516,15 @@ fn clones_are_nested_so_deep_and_no_deeper() {
     }
 }
 
+/// `ct_state` has 32 bits, of which eight can ever be set.
+#[test]
+fn bits_that_a_field_never_has_are_moved_as_zeros() {
+    let twins = Twins::new(&[
+        "ip,actions=load:0xffffffff->NXM_NX_REG0[],move:NXM_NX_CT_STATE[]->NXM_NX_REG0[],load:2->NXM_NX_REG0[0..7],output:NXM_NX_REG0[]",
+    ]);
+    assert_eq!(twins.leaves_by(1, &frames::udp(Ip::V4, 0, 1, b"")), [2]);
+}
+
 /// As in OVS, where the copy recirculates at once.
 #[test]
 fn the_copy_of_a_ct_comes_before_the_actions_behind_it() {
