@@ -324,7 +324,18 @@ fn pass_unchanged(datapath: Datapath) -> Result<()> {
         &["actions=mod_dl_src:0a:00:00:00:00:0b,mod_tp_dst:9,mod_nw_tos:4,output:2"],
     )?;
     service[6..12].copy_from_slice(&[10, 0, 0, 0, 0, 11]);
-    assert_eq!(world.send(&frames[1].1)?, [vec![service], vec![]]);
+    assert_eq!(world.send(&frames[1].1)?, [vec![service.clone()], vec![]]);
+    // A tag keeps its type.
+    for (actions, copies) in [("mod_vlan_vid:10,output:2", 1), ("mod_vlan_vid:10,output:2,output:3", 2)] {
+        topology::replace_flows(
+            &world.lab,
+            "br0",
+            &[&format!("actions=mod_dl_src:0a:00:00:00:00:0b,{actions}")],
+        )?;
+        service[15] = 10;
+        let [second, third] = world.send(&frames[1].1)?;
+        assert_eq!([second, third].concat(), vec![service.clone(); copies], "{actions}");
+    }
     Ok(())
 }
 

@@ -297,7 +297,11 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn set_vlan(&mut self, tci: u16) -> bool {
-        self.pop_vlan() && self.push_vlan(tci)
+        // The tag stays one of the customer's or of the service's, as it was.
+        // SAFETY: the context is the program's own.
+        let protocol = unsafe { (*self.skb).vlan_proto as u16 };
+        // SAFETY: as above.
+        self.pop_vlan() && unsafe { bpf_skb_vlan_push(self.skb, protocol, tci) == 0 }
     }
 
     #[inline(always)]

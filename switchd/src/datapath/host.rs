@@ -1,7 +1,7 @@
 //! The host's own datapath: the pipeline of the kernel programs over tables in ordinary memory.
 //!
-//! Three hosts run the one pipeline: XDP, tcx, and this one. It is for whoever wants to know what the datapath
-//! makes of a frame without sending it: `ofproto/trace`, and the tests that compare the kernel's answers with it.
+//! Three hosts run the one pipeline: XDP, tcx, and this one. It is for the tests that compare the kernel's answers
+//! with it.
 //! [`Memory`] holds the tables; [`FlowTables<Memory>`](super::FlowTables) fills them from OpenFlow rules exactly as
 //! it fills the kernel's maps, and [`Memory::run`] takes a frame through them.
 //!
